@@ -1,0 +1,15 @@
+//! A userspace block daemon: one process serves one guest disk over NBD and keeps a second copy,
+//! elsewhere, in step with it.
+//!
+//! The modules are listed in the order of the data flow.
+
+pub mod config;
+pub mod extent;
+pub mod buffer;
+pub mod nbd;
+pub mod server;
+pub mod volume;
+pub mod store;
+pub mod sidecar;
+pub mod control;
+pub mod io;

@@ -1,0 +1,2 @@
+//! The `blockd` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The server without its sockets: connections in front, one volume behind.

@@ -1,0 +1,1 @@
+//! Daemon and command line that move a running guest to another host.

@@ -1,0 +1,1 @@
+//! Simulation, oracle, foreign clients, benchmarks and house rules.
