@@ -5,11 +5,21 @@
 
 pub mod config;
 pub mod extent;
+pub mod bitmap;
+pub mod span_map;
 pub mod buffer;
 pub mod nbd;
 pub mod server;
+pub mod order;
+pub mod delta;
+pub mod pending;
+pub mod agreement;
+pub mod barrier;
+pub mod tracker;
 pub mod volume;
 pub mod store;
 pub mod sidecar;
 pub mod control;
+#[cfg(feature = "ablation")]
+pub mod ablation;
 pub mod io;

@@ -1,0 +1,17 @@
+//! Keeping a second copy in step: one ordered stream from the source's disk to the replica's.
+//!
+//! ```text
+//! tracker ─► source ─► batch ─► encode ─► frame ══ any byte stream ══► frame ─► destination ─► store
+//!               ▲                                                                   │
+//!               └───────────────── ack: durable up to n, leaves that differ ────────┘
+//! ```
+//!
+//! `wire` lays out frames, `batch` what goes into one, `encoding` chooses how hard to compress,
+//! `source` decides what to send next, `destination` what to do with what comes. All without I/O:
+//! `crate::io::replica_*` moves the bytes. The normative description is `docs/wire.md`.
+
+pub mod wire;
+pub mod batch;
+pub mod encoding;
+pub mod source;
+pub mod destination;
