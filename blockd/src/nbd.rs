@@ -6,8 +6,9 @@
 //! ```
 //!
 //! `wire` names the constants, `frame` lays out structures, `export` says what is served and what
-//! was agreed on, `handshake` negotiates with `options` giving the answers, `request` reads what a
-//! client asks for, `reply` and `block_status` encode what it gets.
+//! was agreed on, `handshake` negotiates with `options` giving the answers (and `option_fields`
+//! reading what is asked), `request` makes a `command` of what a client sends, `reply` and
+//! `block_status` encode what it gets.
 //!
 //! Refuses TLS and extended headers: the socket is local, and no request is longer than 32 bits.
 
@@ -15,8 +16,10 @@ pub mod wire;
 pub mod error;
 pub mod frame;
 pub mod export;
+mod option_fields;
 mod options;
 pub mod handshake;
+pub mod command;
 pub mod request;
 pub mod reply;
 pub mod block_status;

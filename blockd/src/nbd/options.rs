@@ -16,18 +16,15 @@
 use crate::nbd::error::ProtocolError;
 use crate::nbd::export::{Export, Negotiated};
 use crate::nbd::frame::OptionReplyHeader;
+use crate::nbd::option_fields::{Fields, Refused, quoted, selects_base_allocation};
 use crate::nbd::wire::{
     BASE_ALLOCATION, BASE_ALLOCATION_ID, NBD_INFO_BLOCK_SIZE, NBD_INFO_DESCRIPTION, NBD_INFO_EXPORT,
     NBD_INFO_NAME, NBD_OPT_ABORT, NBD_OPT_EXPORT_NAME, NBD_OPT_EXTENDED_HEADERS, NBD_OPT_GO, NBD_OPT_INFO,
     NBD_OPT_LIST, NBD_OPT_LIST_META_CONTEXT, NBD_OPT_SET_META_CONTEXT, NBD_OPT_STARTTLS,
-    NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NBD_REP_ERR_INVALID, NBD_REP_ERR_TOO_BIG, NBD_REP_ERR_UNKNOWN,
-    NBD_REP_ERR_UNSUP, NBD_REP_INFO, NBD_REP_META_CONTEXT, NBD_REP_SERVER, STRING_BYTES_MAX,
+    NBD_OPT_STRUCTURED_REPLY, NBD_REP_ACK, NBD_REP_ERR_TOO_BIG, NBD_REP_ERR_UNKNOWN, NBD_REP_ERR_UNSUP,
+    NBD_REP_INFO, NBD_REP_META_CONTEXT, NBD_REP_SERVER,
 };
 
-/// The most queries in one META_CONTEXT option.
-const QUERIES_MAX: u32 = 256;
-/// The most bytes of a client's own words that are quoted back to it.
-const QUOTED_BYTES_MAX: usize = 256;
 /// Zero bytes after an EXPORT_NAME reply, unless the client asked for none.
 const EXPORT_NAME_PADDING: [u8; 124] = [0; 124];
 
@@ -40,15 +37,6 @@ pub(super) enum Next {
     Transmit,
     /// The client wants to leave.
     Close,
-}
-
-/// An error reply: its `NBD_REP_ERR_*` and a sentence for the client's user.
-struct Refused(u32, String);
-
-impl Refused {
-    fn invalid(why: impl Into<String>) -> Self {
-        Self(NBD_REP_ERR_INVALID, why.into())
-    }
 }
 
 /// Answers one option at a time into `out`.
@@ -209,28 +197,6 @@ impl Haggle<'_> {
     }
 }
 
-/// Reads the queries of a META_CONTEXT option and says whether they match `base:allocation`. No
-/// queries at all list everything, and set nothing; `base:` lists its namespace, and sets nothing.
-fn selects_base_allocation(fields: &mut Fields, set: bool) -> Result<bool, Refused> {
-    let count = fields.u32("number of queries")?;
-    if count > QUERIES_MAX {
-        let why = format!("{count} metadata queries, at most {QUERIES_MAX} are taken");
-        return Err(Refused(NBD_REP_ERR_TOO_BIG, why));
-    }
-    let mut selected = count == 0 && !set;
-    for _ in 0..count {
-        let query = fields.string("metadata query")?;
-        if !query.contains(&b':') {
-            return Err(Refused::invalid(format!("metadata query {:?} has no namespace", quoted(query))));
-        }
-        selected |= query == BASE_ALLOCATION.as_bytes() || (!set && query == b"base:");
-    }
-    if !fields.0.is_empty() {
-        return Err(Refused::invalid(format!("{} bytes left over after the last query", fields.0.len())));
-    }
-    Ok(selected)
-}
-
 /// True for options that can be answered by anything but ERR_UNSUP.
 pub(super) fn is_supported(option: u32) -> bool {
     matches!(
@@ -262,52 +228,7 @@ fn no_data(option: &str, data: &[u8]) -> Result<(), Refused> {
     Err(Refused::invalid(format!("{option} takes no data, {} bytes sent", data.len())))
 }
 
-/// Clips and cleans what a client sent, for a message.
-fn quoted(text: &[u8]) -> String {
-    let clipped = &text[..text.len().min(QUOTED_BYTES_MAX)];
-    let mut quoted = String::from_utf8_lossy(clipped).replace(char::is_control, "?");
-    if clipped.len() < text.len() {
-        quoted.push('…');
-    }
-    quoted
-}
-
 /// A length as the wire has it; every reply is far below 4 GiB.
 fn be_len(length: usize) -> u32 {
     u32::try_from(length).expect("an option reply is bounded by the strings in it")
-}
-
-/// Option data that is still to be read.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, length: usize, what: &str) -> Result<&'a [u8], Refused> {
-        let Some((head, rest)) = self.0.split_at_checked(length) else {
-            let left = self.0.len();
-            return Err(Refused::invalid(format!("{what} needs {length} bytes, only {left} were sent")));
-        };
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn u16(&mut self, what: &str) -> Result<u16, Refused> {
-        let bytes = self.take(2, what)?;
-        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
-    }
-
-    fn u32(&mut self, what: &str) -> Result<u32, Refused> {
-        let bytes = self.take(4, what)?;
-        Ok(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-    }
-
-    /// A string with its length before it.
-    fn string(&mut self, what: &str) -> Result<&'a [u8], Refused> {
-        let length = self.u32(what)? as usize;
-        if length > STRING_BYTES_MAX {
-            return Err(Refused::invalid(format!(
-                "{what} of {length} bytes, the protocol allows {STRING_BYTES_MAX}"
-            )));
-        }
-        self.take(length, what)
-    }
 }
