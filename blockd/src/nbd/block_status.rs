@@ -105,3 +105,68 @@ impl StatusMap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DESCRIPTORS_MAX, State, StatusMap};
+    use crate::extent::Extent;
+
+    #[test]
+    fn a_reply_has_its_golden_bytes() {
+        let mut map = StatusMap::new(Extent::new(0x1000, 0x4000), false);
+        assert_eq!(map.wants(), Some(Extent::new(0x1000, 0x4000)));
+        map.push(0x1000, State::Data);
+        map.push(0x1000, State::Data);
+        assert_eq!(map.wants(), Some(Extent::new(0x3000, 0x2000)));
+        map.push(0x800, State::Zero);
+        map.push(1 << 40, State::Hole);
+        assert_eq!(map.wants(), None);
+        let mut out = Vec::new();
+        map.encode(&mut out, 9);
+        let golden = [
+            &[0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 28][..],
+            &[0, 0, 0, 1],
+            &[0, 0, 0x20, 0, 0, 0, 0, 0],
+            &[0, 0, 0x08, 0, 0, 0, 0, 2],
+            &[0, 0, 0x18, 0, 0, 0, 0, 3],
+        ]
+        .concat();
+        assert_eq!(out, golden);
+    }
+
+    #[test]
+    fn a_request_for_one_descriptor_gets_one_as_long_as_it_lasts() {
+        let mut map = StatusMap::new(Extent::new(0, u64::from(u32::MAX)), true);
+        map.push(4096, State::Hole);
+        map.push(4096, State::Hole);
+        assert!(map.wants().is_some());
+        map.push(4096, State::Data);
+        assert_eq!(map.wants(), None);
+        map.push(4096, State::Hole);
+        let mut out = Vec::new();
+        map.encode(&mut out, 0);
+        assert_eq!(out[20..], [0, 0, 0, 1, 0, 0, 0x20, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn the_number_of_descriptors_is_bounded() {
+        let mut map = StatusMap::new(Extent::new(0, 1 << 31), false);
+        let mut states = [State::Data, State::Hole].into_iter().cycle();
+        let mut pushed = 0;
+        while map.wants().is_some() {
+            map.push(512, states.next().expect("endless"));
+            pushed += 1;
+        }
+        assert_eq!(pushed, DESCRIPTORS_MAX + 1);
+        let mut out = Vec::new();
+        map.encode(&mut out, 0);
+        assert_eq!(out.len(), 20 + 4 + 8 * DESCRIPTORS_MAX);
+    }
+
+    #[test]
+    fn a_range_of_which_nothing_is_known_is_data() {
+        let mut out = Vec::new();
+        StatusMap::new(Extent::new(0, 4096), false).encode(&mut out, 0);
+        assert_eq!(out[20..], [0, 0, 0, 1, 0, 0, 0x10, 0, 0, 0, 0, 0]);
+    }
+}

@@ -208,3 +208,6 @@ impl Handshake {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,3 +154,6 @@ fn error_chunk(cookie: u64, message_bytes: u16) -> ChunkHeader {
         length: ERROR_BYTES as u32 + u32::from(message_bytes),
     }
 }
+
+#[cfg(test)]
+mod tests;
