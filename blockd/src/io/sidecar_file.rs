@@ -1,1 +1,336 @@
-//! sidecar file.
+//! The sidecar as a file: a header that is durable when an update returns, and a mapped bitmap
+//! that outlives the process (D10, D11).
+//!
+//! The bitmap is a shared mapping: a bit that is set stays set when the process is killed, without
+//! a system call for each write. It does not survive the host; that is what the boot id is for.
+//!
+//! A new file is sparse. Before bits are set in earnest, call [`SidecarFile::reserve`]: on a full
+//! file system the first touch of an unreserved page would kill the process.
+//!
+//! Refuses files that it does not understand, and never replaces one. Leaves it to D12's lock of
+//! the image that no two processes use one sidecar.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use thiserror::Error;
+
+use crate::extent::block_count;
+use crate::io::file_store::sync_directory_of;
+use crate::sidecar::{
+    BITMAP_OFFSET, HEADER_BYTES, Header, InvalidName, Unreadable, WordBits, newest, word_count,
+};
+
+/// The bitmap of a sidecar file: an [`IntentMap`](crate::sidecar::IntentMap).
+pub type SidecarBits = WordBits<MappedWords>;
+
+/// Why a sidecar could not be used.
+#[derive(Debug, Error)]
+pub enum SidecarError {
+    /// The system said no.
+    #[error("cannot use the sidecar {path}: {source}")]
+    Io {
+        /// Which sidecar.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not a sidecar, or damaged.
+    #[error(
+        "the sidecar {path} cannot be understood: {reason}. It may say that this disk moved elsewhere, so it is \
+         not replaced; remove it only if you know that this image is the guest's current disk"
+    )]
+    Unreadable {
+        /// Which sidecar.
+        path: PathBuf,
+        /// What is wrong.
+        reason: Unreadable,
+    },
+    /// A name that does not fit.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+/// An open sidecar: its header. The bitmap is handed out apart, for another thread.
+#[derive(Debug)]
+pub struct SidecarFile {
+    file: File,
+    path: PathBuf,
+    header: Header,
+    slot: usize,
+    sequence: u64,
+}
+
+impl SidecarFile {
+    /// Opens the sidecar if there is one.
+    pub fn open(path: &Path) -> Result<Option<Self>, SidecarError> {
+        let failed = |source| SidecarError::Io { path: path.into(), source };
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        let mut slots = vec![0; BITMAP_OFFSET as usize];
+        match file.read_exact_at(&mut slots, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let len = file.metadata().map_err(failed)?.len() as usize;
+                return Err(SidecarError::Unreadable { path: path.into(), reason: Unreadable::Length(len) });
+            }
+            other => other.map_err(failed)?,
+        }
+        let (a, b) = slots.split_at(HEADER_BYTES);
+        let (slot, sequence, header) =
+            newest([a, b]).map_err(|reason| SidecarError::Unreadable { path: path.into(), reason })?;
+        // A file cut short would kill the process at the first touch of the bitmap.
+        if file.metadata().map_err(failed)?.len() < file_bytes(header.size) {
+            file.set_len(file_bytes(header.size)).map_err(failed)?;
+        }
+        Ok(Some(Self { file, path: path.into(), header, slot, sequence }))
+    }
+
+    /// Makes a new sidecar, whole or not at all. One that exists is an error.
+    pub fn create(path: &Path, header: Header) -> Result<Self, SidecarError> {
+        header.check()?;
+        write_new(path, &header).map_err(|source| SidecarError::Io { path: path.into(), source })?;
+        let opened = Self::open(path)?;
+        let lost = || io::Error::new(io::ErrorKind::NotFound, "it was removed while it was made");
+        opened.ok_or_else(|| SidecarError::Io { path: path.into(), source: lost() })
+    }
+
+    /// Opens the sidecar, or makes it with the header that `make` gives.
+    pub fn open_or_create(
+        path: &Path,
+        make: impl FnOnce() -> Result<Header, InvalidName>,
+    ) -> Result<Self, SidecarError> {
+        match Self::open(path)? {
+            Some(sidecar) => Ok(sidecar),
+            None => Self::create(path, make()?),
+        }
+    }
+
+    /// What the disk remembers now.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The sidecar's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Changes the header; durable when this returns Ok. On an error the old header holds, in
+    /// memory; which of the two a restart finds is open.
+    pub fn update(&mut self, change: impl FnOnce(&mut Header)) -> io::Result<()> {
+        let mut header = self.header.clone();
+        change(&mut header);
+        header.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        assert_eq!(header.size, self.header.size, "the bitmap is made for one size");
+        if header == self.header {
+            return Ok(());
+        }
+        let (slot, sequence) = (1 - self.slot, self.sequence + 1);
+        self.file.write_all_at(&header.encode(sequence), (slot * HEADER_BYTES) as u64)?;
+        self.file.sync_data()?;
+        (self.header, self.slot, self.sequence) = (header, slot, sequence);
+        Ok(())
+    }
+
+    /// Takes the space of the whole bitmap, so that setting bits cannot fail later.
+    pub fn reserve(&self) -> io::Result<()> {
+        let len = (file_bytes(self.header.size) - BITMAP_OFFSET) as i64;
+        Ok(fallocate(&self.file, FallocateFlags::empty(), BITMAP_OFFSET as i64, len)?)
+    }
+
+    /// Maps the bitmap. Call it once: two maps of one file would not know of each other.
+    pub fn bits(&self) -> io::Result<SidecarBits> {
+        let blocks = block_count(self.header.size);
+        Ok(WordBits::new(MappedWords::map(&self.file, word_count(blocks))?, blocks))
+    }
+}
+
+/// Words of a file, mapped and shared with it.
+#[derive(Debug)]
+pub struct MappedWords {
+    start: NonNull<u64>,
+    words: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, like a Box<[u64]>.
+unsafe impl Send for MappedWords {}
+// SAFETY: shared access only ever reads, like a Box<[u64]>.
+unsafe impl Sync for MappedWords {}
+
+impl MappedWords {
+    fn map(file: &impl AsFd, words: usize) -> io::Result<Self> {
+        // A disk of no blocks maps one word, so that there is something to map.
+        let words = words.max(1);
+        let bytes = (words * 8).try_into().expect("not zero");
+        let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+        // SAFETY: a new mapping at an address that the kernel chooses; the file is at least this
+        // long (see `open`), and D12's lock keeps other processes from changing it.
+        let start = unsafe { mmap(None, bytes, protection, flags, file, BITMAP_OFFSET as i64)? };
+        Ok(Self { start: start.cast(), words })
+    }
+}
+
+impl AsRef<[u64]> for MappedWords {
+    fn as_ref(&self) -> &[u64] {
+        // SAFETY: the mapping is page-aligned, `words` long, and any bytes are a u64.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl AsMut<[u64]> for MappedWords {
+    fn as_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in as_ref, and the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for MappedWords {
+    fn drop(&mut self) {
+        // SAFETY: start and length are those of the mapping, which nothing borrows any more.
+        let _ = unsafe { munmap(self.start.cast(), self.words * 8) };
+    }
+}
+
+/// Where a sidecar goes that nobody named: beside a file, under /var/lib/blockd for a device.
+pub fn default_path(image: &Path, is_device: bool) -> PathBuf {
+    let mut name = image.file_name().unwrap_or_default().to_os_string();
+    name.push(".blockd");
+    if is_device { Path::new("/var/lib/blockd").join(name) } else { image.with_file_name(name) }
+}
+
+/// Names this boot of this host.
+pub fn boot_id() -> io::Result<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let digits = text.trim().replace('-', "");
+    let number = u128::from_str_radix(&digits, 16);
+    number.map(u128::to_be_bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Bytes of the file for a disk of `size` bytes.
+fn file_bytes(size: u64) -> u64 {
+    let bitmap = word_count(block_count(size)).max(1) as u64 * 8;
+    BITMAP_OFFSET + bitmap.next_multiple_of(4096)
+}
+
+fn write_new(path: &Path, header: &Header) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all_at(&header.encode(1), 0)?;
+    file.write_all_at(&header.encode(0), HEADER_BYTES as u64)?;
+    file.set_len(file_bytes(header.size))?;
+    file.sync_all()?;
+    // A link, unlike a rename, does not replace what is there.
+    let linked = std::fs::hard_link(&new, path);
+    std::fs::remove_file(&new)?;
+    linked?;
+    sync_directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::io::scratch::Scratch;
+    use crate::sidecar::Role;
+
+    fn header(size: u64) -> Header {
+        Header::new("disk", size, Role::Primary, [1; 16]).unwrap()
+    }
+
+    #[test]
+    fn what_was_updated_is_found_again() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        let mut sidecar = SidecarFile::open_or_create(&path, || Ok(header(1 << 30))).unwrap();
+        for generation in 1..6 {
+            sidecar.update(|header| header.generation = generation).unwrap();
+            let found = SidecarFile::open(&path).unwrap().unwrap();
+            assert_eq!(found.header().generation, generation);
+        }
+    }
+
+    #[test]
+    fn a_torn_update_leaves_the_header_before_it() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        let mut sidecar = SidecarFile::create(&path, header(1 << 20)).unwrap();
+        sidecar.update(|header| header.generation = 1).unwrap();
+        sidecar.update(|header| header.generation = 2).unwrap();
+        sidecar.file.write_all_at(&[0xff; 100], (sidecar.slot * HEADER_BYTES + 20) as u64).unwrap();
+        assert_eq!(SidecarFile::open(&path).unwrap().unwrap().header().generation, 1);
+    }
+
+    #[test]
+    fn bits_are_found_again_and_a_new_disk_has_none() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        let sidecar = SidecarFile::create(&path, header((1 << 30) + 1)).unwrap();
+        sidecar.reserve().unwrap();
+        let mut bits = sidecar.bits().unwrap();
+        assert_eq!(bits.count(), 0);
+        bits.set(100..5000);
+        bits.set((1 << 18)..(1 << 18) + 1);
+        drop((bits, sidecar));
+        let again = SidecarFile::open(&path).unwrap().unwrap().bits().unwrap();
+        assert_eq!(again.runs(0).collect::<Vec<_>>(), [100..5000, (1 << 18)..(1 << 18) + 1]);
+    }
+
+    #[test]
+    fn the_sidecar_of_a_large_disk_takes_no_space_until_it_is_needed() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        let sidecar = SidecarFile::create(&path, header(1 << 40)).unwrap();
+        let made = std::fs::metadata(&path).unwrap();
+        assert_eq!(made.len(), BITMAP_OFFSET + (32 << 20));
+        assert!(made.blocks() * 512 <= 64 << 10, "{} blocks", made.blocks());
+        let mut bits = sidecar.bits().unwrap();
+        bits.set_all();
+        assert_eq!(bits.count(), 1 << 28);
+        bits.clear_all();
+        assert_eq!(bits.next_run(0), None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_sidecar_is_refused_and_left_alone() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        for content in [vec![], b"notes".to_vec(), vec![7; 10_000]] {
+            std::fs::write(&path, &content).unwrap();
+            let refused = SidecarFile::open_or_create(&path, || Ok(header(4096))).unwrap_err();
+            assert!(matches!(refused, SidecarError::Unreadable { .. }), "{refused}");
+            assert!(SidecarFile::create(&path, header(4096)).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_kept_changes_nothing() {
+        let scratch = Scratch::new();
+        let mut sidecar = SidecarFile::create(&scratch.path("s"), header(4096)).unwrap();
+        assert!(sidecar.update(|header| header.moved_to = "x".repeat(300)).is_err());
+        assert_eq!(sidecar.header(), &header(4096));
+    }
+
+    #[test]
+    fn the_default_place_is_beside_a_file_and_under_var_for_a_device() {
+        assert_eq!(default_path(Path::new("/a/b.raw"), false), Path::new("/a/b.raw.blockd"));
+        assert_eq!(default_path(Path::new("/dev/vg/root"), true), Path::new("/var/lib/blockd/root.blockd"));
+    }
+
+    #[test]
+    fn a_boot_has_one_id() {
+        assert_eq!(boot_id().unwrap(), boot_id().unwrap());
+        assert_ne!(boot_id().unwrap(), [0; 16]);
+    }
+}

@@ -1,0 +1,123 @@
+//! What the daemon says of itself. Totals only grow while the process lives; the rest are gauges.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Which disk, and as what.
+    pub identity: Identity,
+    /// How far the replica is behind.
+    pub replication: Replication,
+    /// What the guest does.
+    pub requests: Requests,
+    /// How the guest is slowed.
+    pub throttle: Throttle,
+}
+
+/// Which disk, and as what it is served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    /// The image's path.
+    pub image: PathBuf,
+    /// The guest disk's name, the same at every host.
+    pub disk_id: String,
+    /// Size of the disk in bytes.
+    pub size_bytes: u64,
+    /// primary, replica, promoted or fenced.
+    pub role: String,
+    /// Moves of the disk so far.
+    pub generation: u64,
+    /// The generation that it is sealed for; 0: not sealed.
+    pub sealed: u64,
+    /// ring or pool.
+    pub data_plane: String,
+    /// direct or buffered.
+    pub cache: String,
+}
+
+/// The replica, seen from the source.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Replication {
+    /// Writes are recorded.
+    pub recording: bool,
+    /// A replica is connected.
+    pub connected: bool,
+    /// The session's number (D13).
+    pub epoch: u64,
+    /// Blocks of 4 KiB in the bitmap.
+    pub dirty_blocks: u64,
+    /// Deltas in the queue.
+    pub queued_deltas: u64,
+    /// Bytes of the queue.
+    pub queued_bytes: u64,
+    /// Bytes sent and not acknowledged.
+    pub unacknowledged_bytes: u64,
+    /// Bytes that the replica lacks: bitmap, queue and unacknowledged.
+    pub backlog_bytes: u64,
+    /// Leaves of 64 KiB to hash again.
+    pub stale_leaves: u64,
+    /// Leaves that were found to differ.
+    pub mismatched_leaves: u64,
+    /// Deltas recorded.
+    pub deltas_total: u64,
+    /// Bytes of deltas recorded.
+    pub delta_bytes_total: u64,
+    /// Deltas that a later one made needless.
+    pub coalesced_total: u64,
+    /// Bytes sent, as on the wire.
+    pub sent_bytes_total: u64,
+    /// Bytes sent, before encoding.
+    pub raw_bytes_total: u64,
+    /// Raw bytes a sent byte; 0: nothing was sent.
+    pub ratio: f64,
+    /// The last batch that the replica has on its disk.
+    pub acknowledged_seq: u64,
+    /// Why the last session ended; empty: it did not.
+    pub last_error: String,
+}
+
+/// What the guest asked for since the process began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Requests {
+    /// NBD connections now.
+    pub connections: u64,
+    /// Requests that are not answered yet.
+    pub in_flight: u64,
+    /// Reads answered.
+    pub reads_total: u64,
+    /// Bytes read.
+    pub read_bytes_total: u64,
+    /// Writes answered.
+    pub writes_total: u64,
+    /// Bytes written.
+    pub written_bytes_total: u64,
+    /// Flushes answered.
+    pub flushes_total: u64,
+    /// Trims answered.
+    pub trims_total: u64,
+    /// Zeroings answered.
+    pub zeroes_total: u64,
+    /// Requests that ended in an error.
+    pub errors_total: u64,
+}
+
+/// How the guest is slowed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Throttle {
+    /// Who decides.
+    pub policy: String,
+    /// The policy's step; 0: none.
+    pub level: u64,
+    /// Delay of a write now, in microseconds.
+    pub delay_us: u64,
+    /// Writes that were delayed.
+    pub delayed_writes_total: u64,
+}
