@@ -1,4 +1,4 @@
-//! What a policy sees.
+//! What a policy sees of a disk: counters and gauges, never a single write.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Observation {
     /// When this was seen.
     pub now: Duration,
-    /// Guest writes completed since the disk was opened.
+    /// Guest writes completed since the disk was opened. A smaller value than last time means
+    /// that the disk was opened anew.
     pub writes_total: u64,
     /// Bytes of guest writes completed since the disk was opened.
     pub written_bytes_total: u64,
