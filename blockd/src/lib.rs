@@ -16,6 +16,7 @@ pub mod pending;
 pub mod agreement;
 pub mod barrier;
 pub mod tracker;
+pub mod replica;
 pub mod volume;
 pub mod store;
 pub mod sidecar;

@@ -205,6 +205,8 @@ impl Tracker {
     pub fn put_back(&mut self, seq: u64, extent: &Extent) {
         for part in self.parts_of_batch(seq, &extent.touched_blocks()) {
             self.on_the_way.remove(part.clone());
+            self.barriers.put_back(&part);
+            self.pending.rewind(part.start);
             self.pending.mark(part);
         }
     }
