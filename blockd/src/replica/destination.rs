@@ -126,7 +126,9 @@ impl Destination {
             return Err(SessionError::Protocol("a frame carries another epoch"));
         }
         match (header.frame_type, self.phase) {
-            (FrameType::Hello, Phase::AwaitingHello) => self.handle_hello(header.epoch, &Hello::decode(body)?),
+            (FrameType::Hello, Phase::AwaitingHello) => {
+                self.handle_hello(header.epoch, &Hello::decode(body)?)
+            }
             (FrameType::Batch, Phase::Streaming) => self.handle_batch(header.seq, body),
             (FrameType::Seal, Phase::Streaming) => {
                 let generation = wire::decode_generation(body)?;
@@ -249,11 +251,13 @@ impl Destination {
             return refuse(RefusalCode::WrongSize, mine.size, text);
         }
         if let Some(generation) = mine.promoted {
-            let text = format!("this copy was promoted in generation {generation} and is a disk of its own now");
+            let text =
+                format!("this copy was promoted in generation {generation} and is a disk of its own now");
             return refuse(RefusalCode::Promoted, generation, text);
         }
         if epoch <= mine.epoch {
-            let text = format!("session {epoch} is not newer than session {}, which was here before", mine.epoch);
+            let text =
+                format!("session {epoch} is not newer than session {}, which was here before", mine.epoch);
             return refuse(RefusalCode::StaleEpoch, mine.epoch, text);
         }
         None
@@ -289,7 +293,6 @@ impl Destination {
         let mut differing = std::mem::take(&mut self.differing);
         differing.sort_unstable();
         differing.dedup();
-        differing.truncate(DIFFERING_MAX);
         self.answer(FrameType::Ack, self.durable_seq, &wire::encode_differing(&differing));
     }
 

@@ -366,6 +366,14 @@ impl Source {
         self.seal = SealState::Sealed(generation);
     }
 
+    /// True if a change that was just recorded is a reason to poll: the sender is not woken for
+    /// every write while it gathers, nor while the window is full.
+    pub fn wakes_for_change(&self, tracker: &Tracker) -> bool {
+        let gathering = self.waiting_since.is_some() && self.seal == SealState::Open;
+        let enough = tracker.pending().queue_bytes() >= GATHER_BYTES || tracker.pending().dirty_blocks() > 0;
+        self.is_streaming() && self.sent_bytes < self.config.window_bytes && (!gathering || enough)
+    }
+
     /// How far the seal has come.
     pub fn seal_state(&self) -> SealState {
         self.seal
