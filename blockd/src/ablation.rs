@@ -10,7 +10,7 @@ pub struct Without {
     pub d1: bool,
     /// D2: a block may be queued and dirty at once.
     pub d2: bool,
-    /// D3: a read-back does not wait for overlapping writes in flight.
+    /// D3: the bits of a read-back are cleared after the disk was read, not before.
     pub d3: bool,
     /// D4: what was on the way when the stream was lost is forgotten.
     pub d4: bool,

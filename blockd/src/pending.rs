@@ -150,6 +150,12 @@ impl Pending {
         Some(taken)
     }
 
+    /// Drops bits.
+    #[cfg(feature = "ablation")]
+    pub(crate) fn forget(&mut self, blocks: Range<u64>) {
+        self.dirty.remove(blocks);
+    }
+
     /// Continues the round over the bits at `block`.
     pub fn rewind(&mut self, block: u64) {
         self.cursor = block;

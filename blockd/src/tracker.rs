@@ -176,14 +176,7 @@ impl Tracker {
     /// now, before the disk is read, and no write is in flight there.
     pub fn take_dirty(&mut self, seq: u64, max_bytes: u64) -> Option<Taken> {
         let order = &self.order;
-        let busy = |blocks: &Range<u64>| {
-            #[cfg(feature = "ablation")]
-            if self.without.d3 {
-                return Vec::new();
-            }
-            order.busy(blocks)
-        };
-        let mut blocks = self.pending.take_dirty(blocks_of(max_bytes), busy)?;
+        let mut blocks = self.pending.take_dirty(blocks_of(max_bytes), |blocks| order.busy(blocks))?;
         let leaf = blocks.start / BLOCKS_PER_LEAF;
         let leaf_end = ((leaf + 1) * BLOCKS_PER_LEAF).min(block_count(self.size));
         let offer =
@@ -198,11 +191,23 @@ impl Tracker {
             self.agreement.start_offer(leaf);
         }
         self.note_taken(seq, blocks.clone());
+        #[cfg(feature = "ablation")]
+        if self.without.d3 && !offer {
+            self.pending.mark(blocks.clone());
+        }
         Some(if offer {
             Taken::Offer(leaf..leaf + 1)
         } else {
             Taken::ReadBack(Extent::of_blocks(blocks, self.size))
         })
+    }
+
+    /// What D3 forbids: the bits are cleared after the disk was read.
+    #[cfg(feature = "ablation")]
+    pub fn clear_after_read(&mut self, extent: &Extent) {
+        if self.without.d3 {
+            self.pending.forget(extent.touched_blocks());
+        }
     }
 
     /// Gives back what was taken into batch `seq` and could not be sent after all: it is a bit

@@ -92,6 +92,11 @@ impl Guest {
         bytes
     }
 
+    /// The guest is reset: it forgets what it asked for. What it asked for may still be on the disk.
+    pub fn reset(&mut self) {
+        self.outstanding.clear();
+    }
+
     /// The connection was lost: every unanswered command is sent again on the new one.
     pub fn reconnect(&mut self) -> Vec<u8> {
         self.received.clear();

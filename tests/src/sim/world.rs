@@ -146,6 +146,9 @@ impl World {
                 self.cut_link();
                 self.link = None;
                 self.barrier = None;
+                if self.rng.chance(30) {
+                    self.guest.reset();
+                }
                 if crash {
                     self.source.crash(&mut self.rng, &mut self.guest);
                 } else {
