@@ -1,1 +1,5 @@
 //! Simulation, oracle, foreign clients, benchmarks and house rules.
+
+pub mod requires;
+pub mod binaries;
+pub mod house;
