@@ -7,6 +7,8 @@ pub mod clock;
 pub mod memory_store;
 pub mod file_store;
 pub mod sidecar_file;
+pub mod mailbox;
+pub mod store_call;
 pub mod ring;
 pub mod pool;
 pub mod control_server;

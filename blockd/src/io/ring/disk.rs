@@ -1,0 +1,144 @@
+//! Store calls in flight: the bridge from a call to ring entries and back to an outcome.
+//!
+//! A short read or write is carried on, a read past the end of the file reads zeros. A store
+//! without a descriptor, and what the kernel cannot do on this file, goes through the store's own
+//! methods on this very thread.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use crate::io::ring::queue::{Queue, Token};
+use crate::io::store_call;
+use crate::server::Server;
+use crate::store::{BlockStore, Trimmed};
+use crate::volume::{StoreAction, StoreCall, StoreOutcome};
+
+/// A call that the kernel works on.
+#[derive(Clone, Copy)]
+struct Flight {
+    call: StoreCall,
+    /// The op's buffer, which stays in place until the outcome is handed in.
+    start: *mut u8,
+    /// Bytes of it that are done.
+    done: usize,
+    len: usize,
+}
+
+/// The disk as the ring sees it.
+pub struct Disk {
+    store: Arc<dyn BlockStore>,
+    file: Option<types::Fixed>,
+    /// By op.
+    flights: Vec<Option<Flight>>,
+}
+
+impl Disk {
+    /// The disk behind `store`, whose descriptor, if any, is going to be registered as `file`.
+    pub fn new(store: Arc<dyn BlockStore>, file: u32) -> Self {
+        let file = store.ring_fd().map(|_| types::Fixed(file));
+        Self { store, file, flights: Vec::new() }
+    }
+
+    /// The descriptor to register.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.store.ring_fd()
+    }
+
+    /// Starts a call; returns its outcome if it is over at once.
+    pub fn start(
+        &mut self,
+        call: StoreCall,
+        server: &mut Server,
+        queue: &mut Queue,
+    ) -> io::Result<Option<StoreOutcome>> {
+        let buf = server.buffer_mut(call.op);
+        if self.file.is_none() {
+            return Ok(Some(store_call::execute(&*self.store, call.action, call.extent, buf)));
+        }
+        let flight = Flight { call, start: buf.as_mut_ptr(), done: 0, len: buf.len() };
+        self.submit(flight, queue)?;
+        Ok(None)
+    }
+
+    /// Takes a completion in; returns the call's outcome if it is over.
+    pub fn finish(
+        &mut self,
+        op: usize,
+        result: i32,
+        server: &mut Server,
+        queue: &mut Queue,
+    ) -> io::Result<Option<(StoreCall, StoreOutcome)>> {
+        let mut flight = self.flights[op].take().expect("a completion belongs to a call in flight");
+        let call = flight.call;
+        let moves_data = matches!(call.action, StoreAction::Read | StoreAction::Write { .. });
+        let outcome = match result {
+            _ if result == -libc::EINTR => {
+                self.submit(flight, queue)?;
+                return Ok(None);
+            }
+            _ if result == -libc::EAGAIN || result == -libc::EOPNOTSUPP => {
+                let buf = server.buffer_mut(call.op);
+                store_call::execute(&*self.store, call.action, call.extent, buf)
+            }
+            ..0 => Err(-result),
+            0 if call.action == StoreAction::Read => {
+                server.buffer_mut(call.op)[flight.done..].fill(0);
+                Ok(Trimmed::Unspecified)
+            }
+            0 if moves_data && flight.done < flight.len => Err(libc::EIO),
+            _ if moves_data => {
+                flight.done += result as usize;
+                if flight.done < flight.len {
+                    self.submit(flight, queue)?;
+                    return Ok(None);
+                }
+                Ok(Trimmed::Unspecified)
+            }
+            // A hole that was punched reads as zeros, in a file as on a device.
+            _ if call.action == StoreAction::Trim => Ok(Trimmed::ReadsZero),
+            _ => Ok(Trimmed::Unspecified),
+        };
+        Ok(Some((call, outcome)))
+    }
+
+    fn submit(&mut self, flight: Flight, queue: &mut Queue) -> io::Result<()> {
+        let op = flight.call.op.0;
+        if self.flights.len() <= op {
+            self.flights.resize(op + 1, None);
+        }
+        let file = self.file.expect("only a store with a descriptor has calls in flight");
+        // SAFETY: the op's buffer stays in place and is left alone until its outcome is handed to
+        // the server, which comes after the completion.
+        unsafe { queue.push(flight.entry(file), Token::Store(op))? };
+        self.flights[op] = Some(flight);
+        Ok(())
+    }
+}
+
+impl Flight {
+    fn entry(&self, file: types::Fixed) -> squeue::Entry {
+        let extent = self.call.extent;
+        let start = self.start.wrapping_add(self.done);
+        let len = (self.len - self.done) as u32;
+        let offset = extent.offset + self.done as u64;
+        match self.call.action {
+            StoreAction::Read => opcode::Read::new(file, start, len).offset(offset).build(),
+            StoreAction::Write { durable } => {
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                opcode::Write::new(file, start, len).offset(offset).rw_flags(flags).build()
+            }
+            StoreAction::Flush => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
+            StoreAction::Trim | StoreAction::Zero { allocate: false } => {
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(file, extent.len).offset(extent.offset).mode(mode).build()
+            }
+            StoreAction::Zero { allocate: true } => {
+                let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(file, extent.len).offset(extent.offset).mode(mode).build()
+            }
+        }
+    }
+}
