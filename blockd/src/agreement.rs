@@ -141,7 +141,12 @@ impl Agreement {
         runs
     }
 
-    fn find_stale(&self, within: Range<u64>, max: u64, may_check: &impl Fn(u64) -> bool) -> Option<Range<u64>> {
+    fn find_stale(
+        &self,
+        within: Range<u64>,
+        max: u64,
+        may_check: &impl Fn(u64) -> bool,
+    ) -> Option<Range<u64>> {
         for run in self.stale.runs(within) {
             let Some(start) = run.clone().find(|leaf| may_check(*leaf)) else { continue };
             let limit = run.end.min(start.saturating_add(max));

@@ -41,6 +41,13 @@ impl Barriers {
         }
     }
 
+    /// `blocks` were taken and have to be taken again.
+    pub fn put_back(&mut self, blocks: &Range<u64>) {
+        for barrier in &mut self.barriers {
+            barrier.left.insert(blocks.clone());
+        }
+    }
+
     /// Everything up to `seq` is durable.
     pub fn settle(&mut self, seq: u64) {
         self.settled_seq = seq;

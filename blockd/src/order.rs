@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::op::OpId;
 use crate::span_map::SpanMap;
-use crate::volume::OpId;
 
 /// Writes in flight and writes that wait for them.
 #[derive(Debug, Default)]

@@ -24,11 +24,11 @@ use crate::barrier::Barriers;
 use crate::buffer::PageBuf;
 use crate::delta::Content;
 use crate::extent::{BLOCKS_PER_LEAF, Extent, block_count};
+use crate::op::OpId;
 use crate::order::WriteOrder;
 use crate::pending::Pending;
 use crate::sidecar::IntentMap;
 use crate::span_map::{SpanMap, subtract};
-use crate::volume::OpId;
 
 /// How a change of the disk ended.
 #[derive(Debug)]
@@ -186,7 +186,8 @@ impl Tracker {
         let mut blocks = self.pending.take_dirty(blocks_of(max_bytes), busy)?;
         let leaf = blocks.start / BLOCKS_PER_LEAF;
         let leaf_end = ((leaf + 1) * BLOCKS_PER_LEAF).min(block_count(self.size));
-        let offer = self.agreement.take_offer(leaf) && blocks.start % BLOCKS_PER_LEAF == 0 && leaf_end <= blocks.end;
+        let offer =
+            self.agreement.take_offer(leaf) && blocks.start % BLOCKS_PER_LEAF == 0 && leaf_end <= blocks.end;
         let stop = if offer { leaf_end } else { self.agreement.next_offer(leaf + 1).min(blocks.end) };
         if stop < blocks.end {
             self.pending.mark(stop..blocks.end);
@@ -197,7 +198,11 @@ impl Tracker {
             self.agreement.start_offer(leaf);
         }
         self.note_taken(seq, blocks.clone());
-        Some(if offer { Taken::Offer(leaf..leaf + 1) } else { Taken::ReadBack(Extent::of_blocks(blocks, self.size)) })
+        Some(if offer {
+            Taken::Offer(leaf..leaf + 1)
+        } else {
+            Taken::ReadBack(Extent::of_blocks(blocks, self.size))
+        })
     }
 
     /// Gives back what was taken into batch `seq` and could not be sent after all: it is a bit
@@ -205,6 +210,8 @@ impl Tracker {
     pub fn put_back(&mut self, seq: u64, extent: &Extent) {
         for part in self.parts_of_batch(seq, &extent.touched_blocks()) {
             self.on_the_way.remove(part.clone());
+            self.barriers.put_back(&part);
+            self.pending.rewind(part.start);
             self.pending.mark(part);
         }
     }
@@ -327,7 +334,8 @@ impl Tracker {
     }
 
     #[cfg(feature = "ablation")]
-    pub(crate) fn set_without(&mut self, without: crate::ablation::Without) {
+    /// Switches invariants off.
+    pub fn set_without(&mut self, without: crate::ablation::Without) {
         self.order.off = without.d1;
         self.pending.both_places = without.d2;
         self.without = without;

@@ -2,137 +2,63 @@
 //!
 //! ```text
 //! request ─► [held] ─► [write order] ─► store ─► [throttle delay] ─► reply
+//!              D7, D8    recorder: intent │ pending        D14
 //! ```
 //!
 //! Pure: the data plane (or the simulation) hands in requests and finished store calls, and asks
 //! for the next store call and the next reply. A request is an *op* from `handle_request` until
 //! its [`Reply`] is polled; its buffer lives in the op, and does not move while the store has it.
 //!
-//! Knows nothing of NBD or of sockets, and never runs a store call itself.
+//! Without a recorder a write costs nothing beyond a plain server's. Knows nothing of NBD or of
+//! sockets, and never runs a store call itself.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use throttle::{Limits, WriteGate};
 
-use crate::buffer::PageBuf;
-use crate::extent::Extent;
+pub use crate::op::{Command, OpId, Reply, Request, StoreAction, StoreCall, StoreOutcome, Tag};
+use crate::recorder::Recorder;
 use crate::store::Trimmed;
+use crate::tracker::Change;
 
-/// What a guest asks of its disk.
+/// Where an op is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Fill the buffer from the disk.
-    Read,
-    /// Put the buffer on the disk; durable before the reply where `fua`.
-    Write {
-        /// Force unit access.
-        fua: bool,
-    },
-    /// Make every write that was answered durable (D9).
-    Flush,
-    /// Discard the range.
-    Trim {
-        /// Force unit access.
-        fua: bool,
-    },
-    /// Make the range read as zeros.
-    Zero {
-        /// Force unit access.
-        fua: bool,
-        /// Keep the range allocated.
-        allocate: bool,
-    },
+enum Stage {
+    /// Held back until the volume is released.
+    Held,
+    /// Behind another write to the same blocks.
+    Waiting,
+    /// With the store; the recorder follows it or not.
+    InStore { recorded: bool },
+    /// Durability of a trim or zeroing is being made.
+    Flushing,
+    /// Done; the reply is due now or at a time set.
+    Done,
 }
-
-impl Command {
-    /// True for commands that change the disk.
-    pub fn mutates(&self) -> bool {
-        !matches!(self, Command::Read | Command::Flush)
-    }
-}
-
-/// Who asked: opaque to the volume, handed back in the reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tag {
-    /// The connection.
-    pub connection: u64,
-    /// The client's own name for the request.
-    pub cookie: u64,
-}
-
-/// A validated request: the range lies on the disk, the buffer has the range's length.
-#[derive(Debug)]
-pub struct Request {
-    /// Who asked.
-    pub tag: Tag,
-    /// What for.
-    pub command: Command,
-    /// Where; empty for a flush.
-    pub extent: Extent,
-    /// The data of a write, or the space for a read; else none.
-    pub buf: Option<PageBuf>,
-}
-
-/// The answer to a request.
-#[derive(Debug)]
-pub struct Reply {
-    /// Who asked.
-    pub tag: Tag,
-    /// What for.
-    pub command: Command,
-    /// Where.
-    pub extent: Extent,
-    /// Done, or the errno of the store.
-    pub result: Result<(), i32>,
-    /// A read's data; or a write's buffer on its way back to the pool.
-    pub buf: Option<PageBuf>,
-}
-
-/// Names an op between `poll_store` and `handle_store`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OpId(pub usize);
-
-/// What the store should do for an op.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreAction {
-    /// Read into the op's buffer.
-    Read,
-    /// Write the op's buffer.
-    Write {
-        /// Durable before it is reported done.
-        durable: bool,
-    },
-    /// Make what was reported done durable.
-    Flush,
-    /// Discard the range.
-    Trim,
-    /// Zero the range.
-    Zero {
-        /// Keep it allocated.
-        allocate: bool,
-    },
-}
-
-/// A call to be made of the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreCall {
-    /// For which op.
-    pub op: OpId,
-    /// What.
-    pub action: StoreAction,
-    /// Where.
-    pub extent: Extent,
-}
-
-/// How a store call ended: done (for a trim, with what), or an errno. A short read or write is
-/// carried on by whoever runs the call and is not an outcome.
-pub type StoreOutcome = Result<Trimmed, i32>;
 
 #[derive(Debug)]
 struct Op {
     request: Request,
+    stage: Stage,
     result: Result<(), i32>,
+}
+
+/// Totals since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestCounts {
+    /// Reads answered.
+    pub reads_total: u64,
+    /// Bytes that they returned.
+    pub read_bytes_total: u64,
+    /// Writes, trims and zeroings answered.
+    pub writes_total: u64,
+    /// Bytes that they changed.
+    pub written_bytes_total: u64,
+    /// Flushes answered.
+    pub flushes_total: u64,
+    /// Requests that the store failed.
+    pub errors_total: u64,
 }
 
 /// The disk of one guest.
@@ -141,11 +67,13 @@ pub struct Volume {
     ops: Vec<Option<Op>>,
     free: Vec<usize>,
     calls: VecDeque<StoreCall>,
-    held: VecDeque<OpId>,
     holding: bool,
+    held: VecDeque<OpId>,
     ready: VecDeque<OpId>,
     delayed: VecDeque<(Duration, OpId)>,
     gate: WriteGate,
+    recorder: Option<Recorder>,
+    counts: RequestCounts,
 }
 
 impl Volume {
@@ -156,8 +84,8 @@ impl Volume {
 
     /// Takes a request in.
     pub fn handle_request(&mut self, request: Request, _now: Duration) {
-        let mutates = request.command.mutates();
-        let op = Op { request, result: Ok(()) };
+        let held = request.command.mutates() && self.holding;
+        let op = Op { request, stage: Stage::Held, result: Ok(()) };
         let id = match self.free.pop() {
             Some(index) => {
                 self.ops[index] = Some(op);
@@ -168,7 +96,11 @@ impl Volume {
                 OpId(self.ops.len() - 1)
             }
         };
-        if mutates && self.holding { self.held.push_back(id) } else { self.start(id) }
+        if held {
+            self.held.push_back(id);
+        } else {
+            self.start(id);
+        }
     }
 
     /// The next call that the store should run, if any.
@@ -187,16 +119,24 @@ impl Volume {
     /// Takes in how a store call ended.
     pub fn handle_store(&mut self, id: OpId, outcome: StoreOutcome, now: Duration) {
         let op = self.op_mut(id);
-        op.result = outcome.map(|_| ());
-        let command = op.request.command;
-        if command.mutates() {
-            let release = self.gate.handle_write(now);
-            if release > now {
-                self.delayed.push_back((release, id));
-                return;
-            }
+        if op.stage == Stage::Flushing {
+            op.result = outcome.map(drop);
+            return self.complete(id, now);
         }
-        self.ready.push_back(id);
+        op.result = outcome.map(drop);
+        if op.stage == (Stage::InStore { recorded: true }) {
+            self.finish_recorded(id, outcome);
+        }
+        let op = self.op_mut(id);
+        let durable =
+            matches!(op.request.command, Command::Trim { fua: true } | Command::Zero { fua: true, .. });
+        if durable && op.result.is_ok() {
+            op.stage = Stage::Flushing;
+            let extent = op.request.extent;
+            self.calls.push_back(StoreCall { op: id, action: StoreAction::Flush, extent });
+            return;
+        }
+        self.complete(id, now);
     }
 
     /// The next reply that may go out, if any.
@@ -222,17 +162,148 @@ impl Volume {
         self.gate.set_limits(limits, now);
     }
 
+    /// How writes are slowed, and how many were.
+    pub fn gate(&self) -> &WriteGate {
+        &self.gate
+    }
+
+    /// Totals.
+    pub fn counts(&self) -> RequestCounts {
+        self.counts
+    }
+
+    /// Holds every write from now on (D7, D8); delayed replies go out at once (D14). Writes that
+    /// have started go on.
+    pub fn hold(&mut self) {
+        self.holding = true;
+        self.gate.release_all();
+        self.ready.extend(self.delayed.drain(..).map(|(_, id)| id));
+    }
+
+    /// Lets held writes start, in the order in which they came.
+    pub fn release(&mut self) {
+        self.holding = false;
+        std::mem::take(&mut self.held).into_iter().for_each(|id| self.start(id));
+    }
+
+    /// True while writes are held.
+    pub fn is_holding(&self) -> bool {
+        self.holding
+    }
+
+    /// Starts to record: every write from now on, and those that the store has in hand.
+    pub fn attach(&mut self, recorder: Recorder) {
+        let in_store: Vec<OpId> = self.ids(|op| matches!(op.stage, Stage::InStore { .. })).collect();
+        let mut guard = recorder.lock();
+        for id in in_store {
+            let op = self.op_mut(id);
+            if op.request.command.mutates() {
+                op.stage = Stage::InStore { recorded: true };
+                guard.tracker.adopt(id, &op.request.extent);
+            }
+        }
+        drop(guard);
+        self.recorder = Some(recorder);
+    }
+
+    /// Ends the recording; returns its recorder.
+    pub fn detach(&mut self) -> Option<Recorder> {
+        let recorder = self.recorder.take()?;
+        let waiting = recorder.lock().tracker.dissolve();
+        for op in self.ops.iter_mut().flatten() {
+            if let Stage::InStore { recorded } = &mut op.stage {
+                *recorded = false;
+            }
+        }
+        waiting.into_iter().for_each(|id| self.submit(id, false));
+        Some(recorder)
+    }
+
+    fn ids(&self, wanted: impl Fn(&Op) -> bool) -> impl Iterator<Item = OpId> {
+        let present = self.ops.iter().enumerate().filter_map(|(index, op)| Some((index, op.as_ref()?)));
+        present.filter(move |(_, op)| wanted(op)).map(|(index, _)| OpId(index))
+    }
+
     fn start(&mut self, id: OpId) {
         let Request { command, extent, .. } = &self.op_mut(id).request;
-        let (command, extent) = (*command, *extent);
-        let action = match command {
+        let (mutates, extent) = (command.mutates(), *extent);
+        let Some(recorder) = self.recorder.as_ref().filter(|_| mutates) else {
+            return self.submit(id, false);
+        };
+        if recorder.lock().tracker.begin(id, &extent) {
+            self.submit(id, true);
+        } else {
+            self.op_mut(id).stage = Stage::Waiting;
+        }
+    }
+
+    fn submit(&mut self, id: OpId, recorded: bool) {
+        let op = self.op_mut(id);
+        op.stage = Stage::InStore { recorded };
+        let action = match op.request.command {
             Command::Read => StoreAction::Read,
             Command::Write { fua } => StoreAction::Write { durable: fua },
             Command::Flush => StoreAction::Flush,
             Command::Trim { .. } => StoreAction::Trim,
             Command::Zero { allocate, .. } => StoreAction::Zero { allocate },
         };
+        let extent = op.request.extent;
         self.calls.push_back(StoreCall { op: id, action, extent });
+    }
+
+    /// Tells the recorder what became of a write, and starts what waited for it.
+    fn finish_recorded(&mut self, id: OpId, outcome: StoreOutcome) {
+        let Some(recorder) = self.recorder.clone() else { return };
+        let mut guard = recorder.lock();
+        let op = self.op_mut(id);
+        let extent = op.request.extent;
+        let change = match (op.request.command, outcome, op.request.buf.take()) {
+            (Command::Write { .. }, Ok(_), Some(buf)) => Change::Written(buf),
+            (Command::Zero { allocate, .. }, Ok(_), _) => Change::Zeroed { allocated: allocate },
+            (Command::Trim { .. }, Ok(Trimmed::ReadsZero), _) => Change::Zeroed { allocated: false },
+            (_, _, buf) => {
+                op.request.buf = buf;
+                Change::Unknown
+            }
+        };
+        if let Some(buf) = guard.tracker.finish(id, &extent, change) {
+            op.request.buf = Some(buf);
+        }
+        while let Some(next) = guard.tracker.poll_start() {
+            self.submit(next, true);
+        }
+        recorder.wake_for_change(guard);
+    }
+
+    fn complete(&mut self, id: OpId, now: Duration) {
+        let op = self.op_mut(id);
+        op.stage = Stage::Done;
+        let (command, bytes, failed) = (op.request.command, op.request.extent.len, op.result.is_err());
+        self.count(command, bytes, failed);
+        if command.mutates() && !self.holding {
+            let release = self.gate.handle_write(now);
+            if release > now {
+                self.delayed.push_back((release, id));
+                return;
+            }
+        }
+        self.ready.push_back(id);
+    }
+
+    fn count(&mut self, command: Command, bytes: u64, failed: bool) {
+        let counts = &mut self.counts;
+        counts.errors_total += u64::from(failed);
+        match command {
+            Command::Read => {
+                counts.reads_total += 1;
+                counts.read_bytes_total += bytes;
+            }
+            Command::Flush => counts.flushes_total += 1,
+            Command::Write { .. } | Command::Trim { .. } | Command::Zero { .. } => {
+                counts.writes_total += 1;
+                counts.written_bytes_total += bytes;
+            }
+        }
     }
 
     fn op_mut(&mut self, id: OpId) -> &mut Op {

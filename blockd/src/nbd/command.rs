@@ -82,6 +82,19 @@ pub enum Command {
 }
 
 impl Command {
+    /// Its range, if it has one.
+    pub fn extent(&self) -> Option<Extent> {
+        match *self {
+            Command::Read { extent, .. }
+            | Command::Write { extent, .. }
+            | Command::Trim { extent, .. }
+            | Command::WriteZeroes { extent, .. }
+            | Command::Cache { extent }
+            | Command::BlockStatus { extent, .. } => Some(extent),
+            Command::Flush | Command::Disconnect => None,
+        }
+    }
+
     /// The command without its arguments.
     pub fn kind(&self) -> CommandKind {
         match self {

@@ -14,9 +14,9 @@
 use std::ops::Deref;
 
 use crate::extent::Extent;
+use crate::nbd::command::CommandKind;
 use crate::nbd::export::Negotiated;
 use crate::nbd::frame::{CHUNK_BYTES, ChunkHeader, SIMPLE_REPLY_BYTES, SimpleReply};
-use crate::nbd::request::CommandKind;
 use crate::nbd::wire::{
     NBD_REPLY_FLAG_DONE, NBD_REPLY_TYPE_ERROR, NBD_REPLY_TYPE_NONE, NBD_REPLY_TYPE_OFFSET_DATA, NbdError,
     STRING_BYTES_MAX,

@@ -9,7 +9,7 @@
 //! stored if that does not pay. Decoding checks every bound before anything is allocated for it.
 
 use super::encoding::Effort;
-use super::wire::{Malformed, Reader};
+use super::wire::{DIFFERING_MAX, Malformed, Reader};
 use crate::delta::{Content, DataSlice};
 use crate::extent::{BLOCK_BYTES, Extent, LEAF_BYTES};
 
@@ -17,6 +17,8 @@ use crate::extent::{BLOCK_BYTES, Extent, LEAF_BYTES};
 pub const RAW_BYTES_MAX: usize = 1 << 20;
 /// The most items in one batch.
 pub const ITEMS_MAX: usize = 4096;
+/// The most leaves that one batch may ask about.
+pub const ASKED_MAX: u64 = DIFFERING_MAX as u64 / 2;
 /// A digest of one leaf.
 pub type Digest = [u8; 32];
 
@@ -95,7 +97,9 @@ impl Encoder {
             match item {
                 Item::Change(extent, Content::Data(slice)) => count += self.put_data(*extent, slice),
                 Item::Change(extent, Content::Hole) => count += self.put(KIND_HOLE, *extent),
-                Item::Change(extent, Content::ZeroesAllocated) => count += self.put(KIND_ZEROES_ALLOCATED, *extent),
+                Item::Change(extent, Content::ZeroesAllocated) => {
+                    count += self.put(KIND_ZEROES_ALLOCATED, *extent)
+                }
                 Item::AllZeros(extent) => count += self.put(KIND_ALL_ZEROS, *extent),
                 Item::Digest(extent, digest) => {
                     count += self.put(KIND_DIGEST, *extent);
@@ -172,18 +176,24 @@ pub fn decode(body: &[u8], size: u64) -> Result<Received, Malformed> {
     if [a, b, c] != [0; 3] {
         return Err(Malformed::Reserved("batch"));
     }
-    // A run of data may start or end inside an item, so zero detection can at most triple the items.
+    // Zero detection cuts data into at most one item a block.
     if count > ITEMS_MAX + RAW_BYTES_MAX / BLOCK_BYTES as usize || raw_bytes > RAW_BYTES_MAX {
         return Err(Malformed::Field("a batch has too many items or too much data"));
     }
     let mut items = Vec::with_capacity(count);
-    let mut data_bytes = 0;
+    let (mut data_bytes, mut asked) = (0usize, 0u64);
     for _ in 0..count {
         let item = decode_item(&mut reader, size, data_bytes)?;
-        if let Told::Data(extent, _) = &item {
-            data_bytes = data_bytes.saturating_add(extent.len as usize);
+        match &item {
+            Told::Data(extent, _) => data_bytes = data_bytes.saturating_add(extent.len as usize),
+            Told::Digest(..) => asked += 1,
+            Told::AllZeros(extent) => asked = asked.saturating_add(extent.len.div_ceil(LEAF_BYTES)),
+            Told::Hole(_) | Told::ZeroesAllocated(_) => {}
         }
         items.push(item);
+    }
+    if asked > ASKED_MAX {
+        return Err(Malformed::Field("a batch asks about too many leaves"));
     }
     if data_bytes != raw_bytes {
         return Err(Malformed::Field("a batch's items and its payload differ in length"));

@@ -382,7 +382,8 @@ impl<'a> Reader<'a> {
         if len > max {
             return Err(Malformed::Field("a text is longer than allowed"));
         }
-        let text = std::str::from_utf8(self.bytes(len)?).map_err(|_| Malformed::Field("a text is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(self.bytes(len)?).map_err(|_| Malformed::Field("a text is not UTF-8"))?;
         Ok(text.to_owned())
     }
 

@@ -206,13 +206,16 @@ fn metadata_contexts_need_structured_replies_first() {
     assert_eq!(handshake.outcome(), Some(Outcome::Transmission(negotiated)));
 }
 
+/// An option, its queries, and the data of the context that it gets.
+type MetaCase = (u32, &'static [&'static str], Option<&'static [u8]>);
+
 #[test]
 fn base_allocation_is_listed_and_set_where_a_query_matches() {
     let mut handshake = greeted();
     let got = ask(&mut handshake, NBD_OPT_STRUCTURED_REPLY, &[]);
     assert_eq!(replies(&got, NBD_OPT_STRUCTURED_REPLY), [(NBD_REP_ACK, vec![])]);
     let (list, set) = (NBD_OPT_LIST_META_CONTEXT, NBD_OPT_SET_META_CONTEXT);
-    let cases: [(u32, &[&str], Option<&[u8]>); 9] = [
+    let cases: [MetaCase; 9] = [
         (list, &[], Some(b"\0\0\0\0base:allocation")),
         (list, &["base:"], Some(b"\0\0\0\0base:allocation")),
         (list, &["x-foo:bar", "base:allocation"], Some(b"\0\0\0\0base:allocation")),

@@ -228,18 +228,6 @@ fn a_refusal_says_what_was_wrong() {
     );
 }
 
-fn extent_of(command: Command) -> Option<Extent> {
-    match command {
-        Command::Read { extent, .. }
-        | Command::Write { extent, .. }
-        | Command::Trim { extent, .. }
-        | Command::WriteZeroes { extent, .. }
-        | Command::Cache { extent }
-        | Command::BlockStatus { extent, .. } => Some(extent),
-        Command::Flush | Command::Disconnect => None,
-    }
-}
-
 proptest! {
     #[test]
     fn whatever_passes_lies_on_the_disk_and_in_its_blocks(
@@ -264,7 +252,7 @@ proptest! {
             let Ok(Parsed::Valid(request)) = session.parse(&header.encode()) else { continue };
             prop_assert_eq!(request.cookie, 7);
             prop_assert!(!read_only || !request.command.kind().mutates());
-            let Some(extent) = extent_of(request.command) else { continue };
+            let Some(extent) = request.command.extent() else { continue };
             prop_assert_eq!(extent, Extent::new(offset, u64::from(length)));
             prop_assert!(!extent.is_empty() && extent.end() <= session.export.size);
             prop_assert!(extent.offset % u64::from(min) == 0 && extent.len % u64::from(min) == 0);

@@ -1,0 +1,628 @@
+//! The source's side of a replica: what to send next.
+//!
+//! ```text
+//! Disconnected ─► Greeting ─► Streaming ─────────► Sealing ─► Sealed
+//!       ▲            │            │    ◄─ unseal ─────┴─────────┘
+//!       └────────────┴────────────┴─── stream lost: what was on the way is pending again (D4)
+//! ```
+//!
+//! A shell asks [`Source::poll`] for the next [`Step`], takes it without holding any lock, and
+//! reports back. One sender makes one ordered stream (D6): data is in it before the digest that
+//! covers it, and whatever is newer comes later. Deltas and bulk take turns, so that neither
+//! stalls the other (S4-24). Small changes are gathered until they fill a batch or are old enough.
+//!
+//! The window bounds what is sent and not acknowledged; no data is kept for it, because D4 turns
+//! it into bits. Reads no disk, compresses nothing, and does not dial.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::batch::{Digest, ITEMS_MAX, Item, RAW_BYTES_MAX};
+use super::wire::{self, FrameType, Header, Malformed, RefusalCode, Refused};
+use crate::buffer::PageBuf;
+use crate::delta::{Content, DataSlice};
+use crate::extent::{Extent, LEAF_BYTES};
+use crate::tracker::{Taken, Tracker};
+
+/// Changes are gathered until there are this many bytes, or until they are old enough.
+const GATHER_BYTES: u64 = 64 << 10;
+/// The longest range that is looked at in one step for holes, in bytes.
+const LOOK_BYTES_MAX: u64 = 1 << 30;
+/// The most leaves that are looked at in one step; only holes reach this.
+const LEAVES_MAX: u64 = 4096;
+/// After hashing for a time, the sender rests from it for this many times as long, unless sealing.
+const DIGEST_REST: u32 = 3;
+/// After a failed read of the source's own disk, nothing is read for this long.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// What a stream is made with.
+#[derive(Clone, Debug)]
+pub struct SourceConfig {
+    /// Size of the disk in bytes.
+    pub size: u64,
+    /// Which guest disk.
+    pub disk_id: String,
+    /// A batch is closed at this many bytes.
+    pub batch_bytes: u64,
+    /// A change waits at most this long for company.
+    pub batch_age: Duration,
+    /// At most this many bytes are sent and not acknowledged.
+    pub window_bytes: u64,
+}
+
+/// What the shell should do next.
+#[derive(Debug)]
+pub enum Step {
+    /// Encode and send this.
+    Send(Outgoing),
+    /// See what the disk holds at the start of this range; answer by `handle_read_back` with a
+    /// hole of any length, or with at most so many bytes of data.
+    ReadBack(Extent, u64),
+    /// Hash leaves from the disk, as many from the start as is convenient; answer by `handle_hashed`.
+    Hash(Range<u64>),
+    /// Nothing to do until something changes, or until this time.
+    Wait(Option<Duration>),
+}
+
+/// A frame to be sent.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A frame that is ready.
+    Frame(Vec<u8>),
+    /// A batch that is yet to be encoded.
+    Batch {
+        /// Its session.
+        epoch: u64,
+        /// Its place.
+        seq: u64,
+        /// What it says.
+        items: Vec<Item>,
+    },
+}
+
+/// What the start of a range was found to hold.
+#[derive(Debug)]
+pub enum Found {
+    /// These bytes.
+    Data(PageBuf),
+    /// So many bytes of hole.
+    Hole(u64),
+    /// The disk could not be read; the message says why.
+    Failed(String),
+}
+
+/// What hashing found, from the first leaf on.
+#[derive(Debug)]
+pub enum Hashed {
+    /// One digest a leaf.
+    Digests(Vec<Digest>),
+    /// So many leaves of hole.
+    Zeros(u64),
+    /// The disk could not be read; the message says why.
+    Failed(String),
+}
+
+/// Why a stream cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StreamError {
+    /// The other side does not speak the protocol.
+    #[error("the replica sent a malformed frame: {0}")]
+    Malformed(#[from] Malformed),
+    /// The other side breaks the protocol's order.
+    #[error("the replica broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The other side refused, for good unless something is changed.
+    #[error("the replica refused: {}", .0.text)]
+    Refused(Refused),
+    /// The other side gave up.
+    #[error("the replica failed: {0}")]
+    Failed(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Disconnected,
+    Greeting { said: bool },
+    Streaming,
+}
+
+/// How far a seal has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealState {
+    /// Nobody asked.
+    Open,
+    /// Asked for; the rest is on its way.
+    Sealing(u64),
+    /// The replica was told, its word is awaited.
+    Told(u64),
+    /// Both sides hold the same, durably.
+    Sealed(u64),
+    /// The disks differ, in this leaf first.
+    Differs(u64),
+}
+
+#[derive(Debug)]
+struct Sent {
+    seq: u64,
+    bytes: u64,
+    /// Leaves that this batch asked about, and whether they were offers.
+    asked: Vec<(Range<u64>, bool)>,
+}
+
+/// Totals of what was sent, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SentCounts {
+    /// Batches.
+    pub batches_total: u64,
+    /// Bytes of the disk that the batches spoke of, holes included.
+    pub covered_bytes_total: u64,
+    /// Bytes of the disk acknowledged as durable.
+    pub acknowledged_bytes_total: u64,
+    /// Leaves that the replica had already.
+    pub spared_leaves_total: u64,
+}
+
+/// What to send next.
+#[derive(Debug)]
+pub struct Source {
+    config: SourceConfig,
+    generation: u64,
+    phase: Phase,
+    epoch: u64,
+    seq: u64,
+    items: Vec<Item>,
+    items_bytes: u64,
+    asked: Vec<(Range<u64>, bool)>,
+    reading: Option<Extent>,
+    hashing: Option<(Range<u64>, bool, Duration)>,
+    sent: VecDeque<Sent>,
+    sent_bytes: u64,
+    waiting_since: Option<Duration>,
+    rest_until: Duration,
+    read_retry_at: Duration,
+    bulk_turn: bool,
+    seal: SealState,
+    unseal_to_say: bool,
+    last_error: Option<String>,
+    counts: SentCounts,
+}
+
+impl Source {
+    /// A source without a stream.
+    pub fn new(config: SourceConfig) -> Self {
+        let batch_bytes = config.batch_bytes.clamp(LEAF_BYTES, RAW_BYTES_MAX as u64);
+        Self {
+            config: SourceConfig { batch_bytes, ..config },
+            generation: 0,
+            phase: Phase::Disconnected,
+            epoch: 0,
+            seq: 0,
+            items: Vec::new(),
+            items_bytes: 0,
+            asked: Vec::new(),
+            reading: None,
+            hashing: None,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            waiting_since: None,
+            rest_until: Duration::ZERO,
+            read_retry_at: Duration::ZERO,
+            bulk_turn: false,
+            seal: SealState::Open,
+            unseal_to_say: false,
+            last_error: None,
+            counts: SentCounts::default(),
+        }
+    }
+
+    /// A stream was opened, as session `epoch` (durable in the sidecar before it is used, D13).
+    pub fn handle_connected(&mut self, epoch: u64, generation: u64) {
+        (self.epoch, self.generation) = (epoch, generation);
+        self.phase = Phase::Greeting { said: false };
+        self.seq = 1;
+    }
+
+    /// The stream is gone. Everything on the way is pending again (D4).
+    pub fn handle_disconnected(&mut self, tracker: &mut Tracker) {
+        self.phase = Phase::Disconnected;
+        self.items.clear();
+        self.asked.clear();
+        self.sent.clear();
+        (self.items_bytes, self.sent_bytes) = (0, 0);
+        (self.reading, self.hashing, self.waiting_since) = (None, None, None);
+        self.unseal_to_say = false;
+        if let SealState::Told(generation) = self.seal {
+            self.seal = SealState::Sealing(generation);
+        }
+        tracker.lose_stream();
+    }
+
+    /// What to do next. Call again after each step, and whenever a change was recorded.
+    pub fn poll(&mut self, tracker: &mut Tracker, now: Duration) -> Step {
+        match self.phase {
+            Phase::Disconnected | Phase::Greeting { said: true } => Step::Wait(None),
+            Phase::Greeting { said: false } => {
+                self.phase = Phase::Greeting { said: true };
+                self.frame(FrameType::Hello, 0, &self.hello())
+            }
+            Phase::Streaming if self.unseal_to_say => {
+                self.unseal_to_say = false;
+                self.frame(FrameType::Unseal, 0, &wire::encode_generation(self.generation))
+            }
+            Phase::Streaming if self.reading.is_some() || self.hashing.is_some() => Step::Wait(None),
+            Phase::Streaming if self.sent_bytes >= self.config.window_bytes => Step::Wait(None),
+            Phase::Streaming => self.poll_stream(tracker, now),
+        }
+    }
+
+    /// Answers [`Step::ReadBack`]: what the start of that range holds. The rest is put back.
+    pub fn handle_read_back(&mut self, tracker: &mut Tracker, found: Found, now: Duration) {
+        let Some(extent) = self.reading.take() else { return };
+        let (content, len) = match found {
+            Found::Data(buf) => {
+                let len = buf.len() as u64;
+                (Content::Data(DataSlice::whole(buf)), len)
+            }
+            Found::Hole(len) => (Content::Hole, len),
+            Found::Failed(reason) => {
+                tracker.put_back(self.seq, &extent);
+                return self.rest_after_failure(reason, now);
+            }
+        };
+        let len = len.min(extent.len);
+        self.push(Item::Change(Extent::new(extent.offset, len), content));
+        if len < extent.len {
+            tracker.put_back(self.seq, &Extent::new(extent.offset + len, extent.len - len));
+        }
+    }
+
+    /// Answers [`Step::Hash`]: what the first leaves of that range are. The rest is given back.
+    pub fn handle_hashed(&mut self, tracker: &mut Tracker, hashed: Hashed, now: Duration) {
+        let Some((leaves, offered, since)) = self.hashing.take() else { return };
+        if self.seal == SealState::Open {
+            self.rest_until = now + DIGEST_REST * now.saturating_sub(since);
+        }
+        let count = match &hashed {
+            Hashed::Digests(digests) => digests.len() as u64,
+            Hashed::Zeros(count) => *count,
+            Hashed::Failed(_) => 0,
+        };
+        let known = leaves.start..leaves.end.min(leaves.start + count);
+        tracker.agreement().give_back(known.end..leaves.end);
+        match hashed {
+            _ if offered => self.take_offer_answer(tracker, leaves.start, hashed, now),
+            Hashed::Digests(digests) => {
+                for (leaf, digest) in known.zip(digests) {
+                    self.ask(tracker, leaf..leaf + 1, |extent| Item::Digest(extent, digest));
+                }
+            }
+            Hashed::Zeros(_) => self.ask_zeros(tracker, known),
+            Hashed::Failed(reason) => self.rest_after_failure(reason, now),
+        }
+    }
+
+    /// Takes in a frame from the replica.
+    pub fn handle_frame(
+        &mut self,
+        tracker: &mut Tracker,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), StreamError> {
+        if header.epoch != self.epoch {
+            return Err(StreamError::Protocol("a frame carries another epoch"));
+        }
+        match (header.frame_type, self.phase) {
+            (FrameType::Welcome, Phase::Greeting { said: true }) => {
+                let welcome = wire::Welcome::decode(body)?;
+                if welcome.version != wire::VERSION {
+                    return Err(StreamError::Protocol("it chose a version that was not offered"));
+                }
+                if welcome.existing {
+                    tracker.agreement().offer_all();
+                }
+                self.phase = Phase::Streaming;
+                self.last_error = None;
+                Ok(())
+            }
+            (FrameType::Refused, Phase::Greeting { said: true }) => {
+                Err(StreamError::Refused(Refused::decode(body)?))
+            }
+            (FrameType::Failed, _) => Err(StreamError::Failed(wire::decode_text(body)?)),
+            (FrameType::Ack, Phase::Streaming) => {
+                self.handle_ack(tracker, header.seq, &wire::decode_differing(body)?)
+            }
+            (FrameType::Sealed, Phase::Streaming) => {
+                let generation = wire::decode_generation(body)?;
+                if self.seal == SealState::Told(generation) {
+                    self.seal = SealState::Sealed(generation);
+                }
+                Ok(())
+            }
+            _ => Err(StreamError::Protocol("a frame came out of turn")),
+        }
+    }
+
+    /// Starts a seal for `generation`; the caller holds the guest's writes. With `verify_all`
+    /// every leaf is compared again, else those that changed since they were.
+    pub fn seal(&mut self, tracker: &mut Tracker, generation: u64, verify_all: bool) {
+        if verify_all {
+            tracker.agreement().forget();
+        }
+        self.seal = SealState::Sealing(generation);
+    }
+
+    /// Undoes a seal, or gives one up.
+    pub fn unseal(&mut self) {
+        let told = matches!(self.seal, SealState::Told(_) | SealState::Sealed(_));
+        self.unseal_to_say = told && self.phase == Phase::Streaming;
+        self.seal = SealState::Open;
+    }
+
+    /// Takes up a seal that was complete when the process before this one ended.
+    pub fn restore_seal(&mut self, generation: u64) {
+        self.seal = SealState::Sealed(generation);
+    }
+
+    /// True if a change that was just recorded is a reason to poll: the sender is not woken for
+    /// every write while it gathers, nor while the window is full.
+    pub fn wakes_for_change(&self, tracker: &Tracker) -> bool {
+        let gathering = self.waiting_since.is_some() && self.seal == SealState::Open;
+        let enough = tracker.pending().queue_bytes() >= GATHER_BYTES || tracker.pending().dirty_blocks() > 0;
+        self.is_streaming() && self.sent_bytes < self.config.window_bytes && (!gathering || enough)
+    }
+
+    /// How far the seal has come.
+    pub fn seal_state(&self) -> SealState {
+        self.seal
+    }
+
+    /// True while batches may flow.
+    pub fn is_streaming(&self) -> bool {
+        self.phase == Phase::Streaming
+    }
+
+    /// Bytes sent and not yet durable at the replica.
+    pub fn unacknowledged_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Totals.
+    pub fn counts(&self) -> SentCounts {
+        self.counts
+    }
+
+    /// Why the last read of the source's disk failed, since the stream was made.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    fn poll_stream(&mut self, tracker: &mut Tracker, now: Duration) -> Step {
+        loop {
+            if self.items_bytes + LEAF_BYTES > self.config.batch_bytes || self.items.len() + 1 >= ITEMS_MAX {
+                return self.close_batch();
+            }
+            if self.items.is_empty()
+                && let Some(until) = self.gathering(tracker, now)
+            {
+                return Step::Wait(Some(until));
+            }
+            match self.take(tracker, now) {
+                Some(Taken::Delta(extent, content)) => self.push(Item::Change(extent, content)),
+                Some(Taken::ReadBack(extent)) => {
+                    self.reading = Some(extent);
+                    return Step::ReadBack(extent, self.config.batch_bytes - self.items_bytes);
+                }
+                Some(Taken::Offer(leaves)) => {
+                    self.hashing = Some((leaves.clone(), true, now));
+                    return Step::Hash(leaves);
+                }
+                None if !self.items.is_empty() => return self.close_batch(),
+                None => return self.poll_idle(tracker, now),
+            }
+        }
+    }
+
+    /// Until when small changes may wait for company; `None` if it is time to send.
+    fn gathering(&mut self, tracker: &Tracker, now: Duration) -> Option<Duration> {
+        let pending = tracker.pending();
+        let few = pending.dirty_blocks() == 0 && pending.queue_bytes() < GATHER_BYTES && !pending.is_empty();
+        if !few || self.seal != SealState::Open {
+            self.waiting_since = None;
+            return None;
+        }
+        let until = *self.waiting_since.get_or_insert(now) + self.config.batch_age;
+        if until > now {
+            return Some(until);
+        }
+        self.waiting_since = None;
+        None
+    }
+
+    /// Takes from the deltas and from the bits in turn.
+    fn take(&mut self, tracker: &mut Tracker, now: Duration) -> Option<Taken> {
+        let room = self.config.batch_bytes - self.items_bytes;
+        let delta = |tracker: &mut Tracker| tracker.take_delta(self.seq, room);
+        let may_read = now >= self.read_retry_at;
+        // A range of bits may turn out to be a hole: let it be long, the shell reads only the room.
+        let bulk = |tracker: &mut Tracker| may_read.then(|| tracker.take_dirty(self.seq, LOOK_BYTES_MAX))?;
+        let taken = match self.bulk_turn {
+            true => bulk(tracker).or_else(|| delta(tracker)),
+            false => delta(tracker).or_else(|| bulk(tracker)),
+        };
+        self.bulk_turn = matches!(taken, Some(Taken::Delta(..)));
+        taken
+    }
+
+    /// Nothing is pending that could be taken: compare, seal, or wait.
+    fn poll_idle(&mut self, tracker: &mut Tracker, now: Duration) -> Step {
+        let sealing = self.seal != SealState::Open;
+        if !tracker.pending().is_empty() {
+            return Step::Wait(Some(self.read_retry_at).filter(|until| *until > now));
+        }
+        if let SealState::Sealing(generation) = self.seal
+            && let Some(step) = self.poll_seal(tracker, generation)
+        {
+            return step;
+        }
+        if tracker.agreement().unverified_leaves() == 0 {
+            return Step::Wait(None);
+        }
+        let until = if sealing { self.read_retry_at } else { self.rest_until.max(self.read_retry_at) };
+        if until > now {
+            return Step::Wait(Some(until));
+        }
+        match tracker.take_stale(LEAVES_MAX) {
+            Some(leaves) => {
+                self.hashing = Some((leaves.clone(), false, now));
+                Step::Hash(leaves)
+            }
+            None => Step::Wait(None),
+        }
+    }
+
+    /// D8: sealed = writes held, nothing pending or on the way, every leaf compared and the same.
+    fn poll_seal(&mut self, tracker: &mut Tracker, generation: u64) -> Option<Step> {
+        if !tracker.is_idle() || !tracker.is_settled() || tracker.agreement().unverified_leaves() > 0 {
+            return None;
+        }
+        if let Some(leaf) = tracker.agreement().first_mismatch() {
+            self.seal = SealState::Differs(leaf);
+            return None;
+        }
+        self.seal = SealState::Told(generation);
+        Some(self.frame(FrameType::Seal, self.seq, &wire::encode_generation(generation)))
+    }
+
+    fn handle_ack(&mut self, tracker: &mut Tracker, seq: u64, differing: &[u64]) -> Result<(), StreamError> {
+        if seq >= self.seq {
+            return Err(StreamError::Protocol("it acknowledged what was not sent"));
+        }
+        while self.sent.front().is_some_and(|sent| sent.seq <= seq) {
+            let sent = self.sent.pop_front().expect("just seen");
+            self.sent_bytes -= sent.bytes;
+            self.counts.acknowledged_bytes_total += sent.bytes;
+            for (leaves, offered) in &sent.asked {
+                for leaf in leaves.clone() {
+                    self.handle_leaf_answer(tracker, sent.seq, leaf, *offered, differing);
+                }
+            }
+        }
+        tracker.settle(seq);
+        Ok(())
+    }
+
+    fn handle_leaf_answer(
+        &mut self,
+        tracker: &mut Tracker,
+        seq: u64,
+        leaf: u64,
+        offered: bool,
+        differing: &[u64],
+    ) {
+        let same = differing.binary_search(&leaf).is_err();
+        if same || !offered {
+            self.counts.spared_leaves_total += u64::from(offered);
+            return tracker.agreement().handle_answer(leaf, same);
+        }
+        tracker.agreement().give_back(leaf..leaf + 1);
+        tracker.put_back(seq, &Extent::of_leaves(leaf..leaf + 1, self.config.size));
+    }
+
+    /// An offered leaf was hashed: ask about it, or send it if it changed or could not be hashed.
+    fn take_offer_answer(&mut self, tracker: &mut Tracker, leaf: u64, hashed: Hashed, now: Duration) {
+        let leaves = leaf..leaf + 1;
+        let extent = Extent::of_leaves(leaves.clone(), self.config.size);
+        match hashed {
+            Hashed::Digests(digests) if tracker.agreement().unchanged(leaf) && !digests.is_empty() => {
+                self.push(Item::Digest(extent, digests[0]));
+                self.asked.push((leaves, true));
+            }
+            Hashed::Zeros(1..) => {
+                tracker.agreement().give_back(leaves);
+                self.push(Item::Change(extent, Content::Hole));
+            }
+            other => {
+                tracker.agreement().give_back(leaves);
+                tracker.put_back(self.seq, &extent);
+                if let Hashed::Failed(reason) = other {
+                    self.rest_after_failure(reason, now);
+                }
+            }
+        }
+    }
+
+    /// Asks about leaves that are all zeros, leaving out those that were written meanwhile.
+    fn ask_zeros(&mut self, tracker: &mut Tracker, leaves: Range<u64>) {
+        let mut from = leaves.start;
+        while from < leaves.end {
+            let unchanged = tracker.agreement().unchanged(from);
+            let end = (from + 1..leaves.end)
+                .find(|leaf| tracker.agreement().unchanged(*leaf) != unchanged)
+                .unwrap_or(leaves.end);
+            self.ask(tracker, from..end, Item::AllZeros);
+            from = end;
+        }
+    }
+
+    /// Asks about leaves if nothing was written to them since they were taken.
+    fn ask(&mut self, tracker: &mut Tracker, leaves: Range<u64>, item: impl FnOnce(Extent) -> Item) {
+        if !tracker.agreement().unchanged(leaves.start) {
+            return tracker.agreement().give_back(leaves);
+        }
+        self.push(item(Extent::of_leaves(leaves.clone(), self.config.size)));
+        self.asked.push((leaves, false));
+    }
+
+    fn push(&mut self, item: Item) {
+        if let Item::Change(extent, content) = &item {
+            self.counts.covered_bytes_total += extent.len;
+            if matches!(content, Content::Data(_)) {
+                self.items_bytes += extent.len;
+            }
+        }
+        self.items.push(item);
+    }
+
+    fn close_batch(&mut self) -> Step {
+        let (epoch, seq) = (self.epoch, self.seq);
+        self.seq += 1;
+        self.sent.push_back(Sent { seq, bytes: self.items_bytes, asked: std::mem::take(&mut self.asked) });
+        self.sent_bytes += self.items_bytes;
+        self.items_bytes = 0;
+        self.counts.batches_total += 1;
+        Step::Send(Outgoing::Batch { epoch, seq, items: std::mem::take(&mut self.items) })
+    }
+
+    fn rest_after_failure(&mut self, reason: String, now: Duration) {
+        self.read_retry_at = now + READ_RETRY;
+        self.last_error = Some(reason);
+    }
+
+    fn hello(&self) -> Vec<u8> {
+        wire::Hello {
+            version_min: wire::VERSION,
+            version_max: wire::VERSION,
+            size: self.config.size,
+            generation: self.generation,
+            disk_id: self.config.disk_id.clone(),
+        }
+        .encode()
+    }
+
+    fn frame(&self, frame_type: FrameType, seq: u64, body: &[u8]) -> Step {
+        Step::Send(Outgoing::Frame(wire::frame(frame_type, self.epoch, seq, body)))
+    }
+}
+
+impl StreamError {
+    /// The epoch that a new session has to exceed, if that was the trouble.
+    pub fn stale_epoch(&self) -> Option<u64> {
+        match self {
+            StreamError::Refused(refused) if refused.code == RefusalCode::StaleEpoch => Some(refused.detail),
+            _ => None,
+        }
+    }
+}
