@@ -101,7 +101,6 @@ pub enum Switch {
     Off,
 }
 
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
-use throttle::policy::{Fixed, Paper, PaperConfig, Unthrottled};
 use throttle::Policy;
+use throttle::policy::{Fixed, Paper, PaperConfig, Unthrottled};
 
 use crate::sidecar::{DISK_ID_BYTES_MAX, InvalidName, check_disk_id};
 
@@ -206,9 +206,9 @@ fn replica(flags: &ServeFlags) -> Result<Option<ReplicaTarget>, ConfigError> {
         (None, Some(_)) => Err(ConfigError::Conflict(
             "--size is for a new replica (--replica); the size of a disk is that of its image",
         )),
-        (Some(_), _) if flags.read_only => {
-            Err(ConfigError::Conflict("--read-only and --replica exclude each other: a replica is written to"))
-        }
+        (Some(_), _) if flags.read_only => Err(ConfigError::Conflict(
+            "--read-only and --replica exclude each other: a replica is written to",
+        )),
         (Some(_), Some(0)) => Err(ConfigError::Conflict("--size must not be 0")),
         (Some(socket), size) => Ok(Some(ReplicaTarget { socket: socket.clone(), size })),
     }
@@ -238,9 +238,9 @@ fn throttle(flags: &ServeFlags) -> Result<Throttle, ConfigError> {
         ThrottleFlag::None if threshold.is_some() || delay.is_some() => Err(ConfigError::Conflict(
             "--throttle-threshold and --throttle-delay-us need --throttle paper or fixed",
         )),
-        ThrottleFlag::Fixed if threshold.is_some() => {
-            Err(ConfigError::Conflict("--throttle-threshold needs --throttle paper; fixed delays every write"))
-        }
+        ThrottleFlag::Fixed if threshold.is_some() => Err(ConfigError::Conflict(
+            "--throttle-threshold needs --throttle paper; fixed delays every write",
+        )),
         ThrottleFlag::None => Ok(Throttle::None),
         ThrottleFlag::Fixed => Ok(Throttle::Fixed { delay: delay.unwrap_or(paper.delay) }),
         ThrottleFlag::Paper => Ok(Throttle::Paper {

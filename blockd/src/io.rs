@@ -14,6 +14,7 @@ pub mod pool;
 pub mod control_server;
 pub mod control_client;
 pub mod listen;
+pub mod daemon;
 pub mod supervisor;
 
 #[cfg(test)]

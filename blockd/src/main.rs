@@ -9,6 +9,7 @@ use blockd::config::Serve;
 use blockd::io::daemon;
 use blockd::io::listen::Listeners;
 use blockd::io::supervisor::{EXIT_REFUSED, supervise};
+use blockd::sidecar::Refusal;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -34,17 +35,24 @@ fn serve(line: ServeLine) -> ExitCode {
         }
     };
     if let Some(list) = &line.listen_fds {
-        return report(Listeners::inherit(list).map_err(Into::into).and_then(|listeners| {
-            daemon::run(&serve, listeners, daemon::Start { supervised: true, restarted: line.restarted })
-        }));
+        return run_supervised(&serve, list, line.restarted);
     }
     if line.no_supervisor {
         return report(run_alone(&serve));
     }
-    match supervise(&serve, std::env::args().skip(1).collect()) {
+    match supervise(&serve, std::env::args_os().skip(1).collect()) {
         Ok(code) => ExitCode::from(code),
         Err(error) => report(Err(error)),
     }
+}
+
+fn run_supervised(serve: &Serve, list: &str, restarted: bool) -> ExitCode {
+    let listeners = Listeners::inherit(list).map_err(Into::into);
+    let ended = listeners
+        .and_then(|listeners| daemon::run(serve, listeners, daemon::Start { supervised: true, restarted }));
+    let refused = ended.as_ref().is_err_and(|error| error.is::<Refusal>());
+    let code = report(ended);
+    if refused { ExitCode::from(EXIT_REFUSED) } else { code }
 }
 
 fn run_alone(serve: &Serve) -> Result<()> {
@@ -57,8 +65,7 @@ fn run_alone(serve: &Serve) -> Result<()> {
 fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     eprintln!("blockd: {error:#}");
-    let refused = error.is::<blockd::sidecar::Refusal>();
-    if refused { ExitCode::from(EXIT_REFUSED) } else { ExitCode::FAILURE }
+    ExitCode::FAILURE
 }
 
 fn start_logging(format: LogFormat) {

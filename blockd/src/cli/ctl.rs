@@ -174,7 +174,11 @@ fn watch(client: &mut ControlClient, json: bool) -> Result<()> {
         } else {
             let status = read_status(answer)?;
             let text = render::line(&status, before.as_ref(), WATCH_EVERY);
-            if redraw { write!(stdout, "\r\x1b[K{text}")? } else { writeln!(stdout, "{text}")? }
+            if redraw {
+                write!(stdout, "\r\x1b[K{text}")?
+            } else {
+                writeln!(stdout, "{text}")?
+            }
             before = Some(status);
         }
         stdout.flush()?;

@@ -11,10 +11,17 @@ pub fn status(status: &Status) -> String {
     let Status { identity, replication, requests, throttle } = status;
     let mut out = String::new();
     let mut row = |name: &str, text: String| writeln!(out, "{name:<12} {text}").expect("a string takes all");
-    let sealed = if identity.sealed == 0 { String::new() } else { format!(", sealed for {}", identity.sealed) };
+    let sealed =
+        if identity.sealed == 0 { String::new() } else { format!(", sealed for {}", identity.sealed) };
     row("image", format!("{}, {}", identity.image.display(), bytes(identity.size_bytes)));
-    row("disk", format!("{}, {}, generation {}{sealed}", identity.disk_id, identity.role, identity.generation));
-    row("serving", format!("{} clients, {} I/O by {}", requests.connections, identity.cache, identity.data_plane));
+    row(
+        "disk",
+        format!("{}, {}, generation {}{sealed}", identity.disk_id, identity.role, identity.generation),
+    );
+    row(
+        "serving",
+        format!("{} clients, {} I/O by {}", requests.connections, identity.cache, identity.data_plane),
+    );
     row("reads", format!("{}, {}", requests.reads_total, bytes(requests.read_bytes_total)));
     row("writes", format!("{}, {}", requests.writes_total, bytes(requests.written_bytes_total)));
     row(
@@ -37,10 +44,7 @@ pub fn status(status: &Status) -> String {
                 bytes(replication.unacknowledged_bytes)
             ),
         );
-        row(
-            "sent",
-            format!("{}, ratio {:.2}", bytes(replication.sent_bytes_total), replication.ratio),
-        );
+        row("sent", format!("{}, ratio {:.2}", bytes(replication.sent_bytes_total), replication.ratio));
         row(
             "digests",
             format!("{} leaves stale, {} differ", replication.stale_leaves, replication.mismatched_leaves),

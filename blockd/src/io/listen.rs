@@ -83,7 +83,8 @@ impl Listeners {
 
     /// Lets child processes have these sockets, and lists them for the child's command line.
     pub fn pass_on(&self) -> io::Result<String> {
-        let sockets = [("nbd", Some(&self.nbd)), ("control", Some(&self.control)), ("replica", self.replica.as_ref())];
+        let sockets =
+            [("nbd", Some(&self.nbd)), ("control", Some(&self.control)), ("replica", self.replica.as_ref())];
         let mut list = Vec::new();
         for (name, listener) in sockets {
             let Some(listener) = listener else { continue };
@@ -147,8 +148,8 @@ fn remove(path: &Path) {
 }
 
 fn adopt(fd: RawFd) -> io::Result<UnixListener> {
-    // SAFETY: fcntl-like look at a number that the parent promised to be open; `inherit` takes
-    // each number once and nothing else in this process owns it.
+    // SAFETY: the parent opened this descriptor for us; `inherit` takes each number once, before
+    // anything else in this process could own it, and gives back what is no socket.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     match getsockopt(&fd.as_fd(), AcceptConn) {
         Ok(true) => {}

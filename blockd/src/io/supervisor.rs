@@ -14,8 +14,10 @@
 //! SIGTERM and SIGINT are passed on as SIGTERM. If the supervisor itself dies, the daemon goes on.
 //! Does nothing else: it opens no image and keeps no state.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use std::os::fd::AsFd;
 use tracing::{error, info, warn};
 
 use crate::config::Serve;
@@ -88,7 +89,7 @@ fn judge(status: ExitStatus, was_ready: bool, stopping: bool) -> Verdict {
 /// The world as one supervisor sees it.
 struct Supervisor {
     signals: SignalFd,
-    arguments: Vec<String>,
+    arguments: Vec<OsString>,
     list: String,
     stopping: bool,
     was_ready: bool,
@@ -105,7 +106,7 @@ enum Woken {
 
 /// Serves until the daemon ends for good; answers the exit status. `arguments` are those of this
 /// process after its name. To be called while there is one thread only.
-pub fn supervise(serve: &Serve, arguments: Vec<String>) -> anyhow::Result<u8> {
+pub fn supervise(serve: &Serve, arguments: Vec<OsString>) -> anyhow::Result<u8> {
     let mut mask = SigSet::empty();
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().for_each(|signal| mask.add(signal));
     mask.thread_block()?;
@@ -137,7 +138,7 @@ impl Supervisor {
 
     fn run_child(&mut self) -> io::Result<ExitStatus> {
         let mut command = Command::new("/proc/self/exe");
-        command.args(&self.arguments).arg("--listen-fds").arg(&self.list);
+        command.arg0("blockd").args(&self.arguments).arg("--listen-fds").arg(&self.list);
         if self.was_ready {
             command.arg("--restarted");
         }
@@ -160,14 +161,10 @@ impl Supervisor {
 
     /// Takes in what the daemon said, which can only be that it is ready.
     fn read_ready(&mut self, stdout: &mut Option<ChildStdout>) {
-        let mut said = Vec::new();
-        // The daemon says its word in one write, so that what is there now is all of it.
-        if let Some(mut stdout) = stdout.take() {
-            let mut space = [0; READY.len()];
-            said.extend_from_slice(&space[..stdout.read(&mut space).unwrap_or(0)]);
-            // The pipe stays open for the daemon's sake only as long as it may write to it.
-        }
-        self.was_ready |= said == READY;
+        let Some(mut stdout) = stdout.take() else { return };
+        // The daemon says its word in one write: what is there now is all of it.
+        let mut said = [0; READY.len()];
+        self.was_ready |= stdout.read(&mut said).is_ok() && said == READY;
     }
 
     fn stop(&mut self, child: &Child) {
@@ -216,6 +213,8 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
