@@ -28,7 +28,7 @@ pub enum ListenError {
     #[error("{0} exists and is not a socket; it is left alone, choose another path")]
     NotASocket(PathBuf),
     /// The system said no.
-    #[error("cannot listen on {path}: {source}")]
+    #[error("cannot listen on {path}")]
     Failed {
         /// Where.
         path: PathBuf,

@@ -34,7 +34,7 @@ pub type SidecarBits = WordBits<MappedWords>;
 #[derive(Debug, Error)]
 pub enum SidecarError {
     /// The system said no.
-    #[error("cannot use the sidecar {path}: {source}")]
+    #[error("cannot use the sidecar {path}")]
     Io {
         /// Which sidecar.
         path: PathBuf,
