@@ -11,6 +11,7 @@ pub mod mailbox;
 pub mod store_call;
 pub mod ring;
 pub mod pool;
+pub mod data_plane;
 pub mod control_server;
 pub mod control_client;
 pub mod listen;
