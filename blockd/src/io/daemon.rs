@@ -22,8 +22,9 @@ use tracing::{info, warn};
 
 use crate::config::{DataPlaneFlag, Serve};
 use crate::io::control_server;
+use crate::io::data_plane::{self, Choice};
 use crate::io::listen::Listeners;
-use crate::io::mailbox::{self, Mailbox, Receiver};
+use crate::io::mailbox::{self, Mailbox};
 use crate::io::ring;
 use crate::io::supervisor::tell_ready;
 use crate::nbd::export::Export;
@@ -47,28 +48,22 @@ pub struct Start {
     pub restarted: bool,
 }
 
-/// Who moves the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plane {
-    Ring,
-    Pool,
-}
-
 /// Serves until it is told to end. To be called while there is one thread only.
 pub fn run(serve: &Serve, listeners: Listeners, start: Start) -> Result<()> {
-    let signals = block_signals()?;
+    // Until the disk is open a signal may simply kill: nothing is served yet.
     let disk = open::open(serve, start)?;
+    let signals = block_signals()?;
     let plane = choose_plane(serve.data_plane)?;
     let store: Arc<dyn BlockStore> = disk.store.clone();
     let (mailbox, receiver) = mailbox::channel().context("cannot make a mailbox")?;
     let server = Server::new(export(serve, &*store)?, volume(&disk), Arc::clone(&store));
     stop_on_signal(signals, mailbox.clone())?;
-    let daemon = Daemon::new(Served::of(serve, &disk, plane.name()), disk.sidecar, mailbox);
+    let daemon = Daemon::new(Served::of(serve, &disk, plane), disk.sidecar, mailbox);
     let control = control_server::serve(listeners.control, Arc::new(daemon));
     let control = control.context("cannot serve the control socket")?;
-    info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), plane = plane.name(), "serving");
+    info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), %plane, "serving");
     tell_ready(start.supervised);
-    let served = plane.run(server, Arc::clone(&store), &listeners.nbd, &receiver);
+    let served = data_plane::run(plane, server, Arc::clone(&store), &listeners.nbd, &receiver);
     drop(served.context("the data plane failed")?);
     store.flush().context("cannot flush the disk at the end")?;
     control.drain(DRAIN_TIMEOUT);
@@ -76,38 +71,17 @@ pub fn run(serve: &Serve, listeners: Listeners, start: Start) -> Result<()> {
     Ok(())
 }
 
-impl Plane {
-    fn name(self) -> &'static str {
-        match self {
-            Plane::Ring => "ring",
-            Plane::Pool => "pool",
-        }
-    }
-
-    fn run(
-        self,
-        server: Server,
-        store: Arc<dyn BlockStore>,
-        listener: &std::os::unix::net::UnixListener,
-        receiver: &Receiver,
-    ) -> io::Result<Server> {
-        match self {
-            Plane::Ring => ring::run(server, store, listener, receiver),
-            Plane::Pool => Err(io::Error::from(io::ErrorKind::Unsupported)),
-        }
-    }
-}
-
-fn choose_plane(flag: DataPlaneFlag) -> Result<Plane> {
+/// Settled before the start: what cannot be is refused in time, and the status can say what is.
+fn choose_plane(flag: DataPlaneFlag) -> Result<Choice> {
     match (flag, ring::probe()) {
-        (DataPlaneFlag::Pool, _) => Ok(Plane::Pool),
-        (_, Ok(())) => Ok(Plane::Ring),
+        (DataPlaneFlag::Pool, _) => Ok(Choice::Pool),
+        (DataPlaneFlag::Ring | DataPlaneFlag::Auto, Ok(())) => Ok(Choice::Ring),
         (DataPlaneFlag::Ring, Err(error)) => {
-            Err(error).context("io_uring is not available here; use --data-plane pool")
+            Err(error).context("there is no io_uring here; use --data-plane pool or auto")
         }
         (DataPlaneFlag::Auto, Err(error)) => {
-            warn!(%error, "io_uring is not available here; serving with threads, which is slower");
-            Ok(Plane::Pool)
+            warn!(%error, "there is no io_uring here; serving with threads, which is slower");
+            Ok(Choice::Pool)
         }
     }
 }

@@ -161,7 +161,10 @@ fn adopt(fd: RawFd) -> io::Result<UnixListener> {
         }
     }
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(fd.into())
+    let listener = UnixListener::from(fd);
+    // Shared with the parent and so with the daemon before us, which may have left it otherwise.
+    listener.set_nonblocking(false)?;
+    Ok(listener)
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! A supervised `blockd` in a directory of its own. Waits for systemd's kind of readiness, so that
 //! no test has to guess how long a start takes.
 
+// Each test file uses a part of this.
+#![allow(dead_code)]
+
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,7 +56,9 @@ impl Running {
         File::create(folder.join("disk.raw")).unwrap().set_len(1 << 20).unwrap();
         let notify = UnixDatagram::bind(folder.join("notify")).unwrap();
         notify.set_read_timeout(Some(PATIENCE)).unwrap();
-        let supervisor = serve(&folder, flags).spawn().unwrap();
+        let mut command = serve(&folder, "nbd", "control");
+        command.args(flags).stderr(File::create(folder.join("log")).unwrap());
+        let supervisor = command.spawn().unwrap();
         Self { folder, notify, supervisor }
     }
 
@@ -68,9 +73,9 @@ impl Running {
         self.folder.join(name)
     }
 
-    /// Another `blockd serve` of the same image and sockets, with further flags.
-    pub fn serve_again(&self, flags: &[&str]) -> Command {
-        serve(&self.folder, flags)
+    /// Another `blockd serve` of the same image on these sockets, as it ended.
+    pub fn serve_again(&self, nbd: &str, control: &str) -> Output {
+        serve(&self.folder, nbd, control).output().unwrap()
     }
 
     /// The daemon's process.
@@ -115,10 +120,9 @@ impl Drop for Running {
     }
 }
 
-fn serve(folder: &Path, flags: &[&str]) -> Command {
+fn serve(folder: &Path, nbd: &str, control: &str) -> Command {
     let mut command = Command::new(program());
-    command.args(["serve", "--image", "disk.raw", "--nbd", "nbd", "--control", "control"]).args(flags);
+    command.args(["serve", "--image", "disk.raw", "--nbd", nbd, "--control", control]);
     command.current_dir(folder).env("NOTIFY_SOCKET", folder.join("notify")).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(File::create(folder.join("log")).unwrap());
     command
 }

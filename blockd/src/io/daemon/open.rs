@@ -20,7 +20,7 @@ use crate::store::BlockStore;
 /// How long to wait for the last requests of a predecessor that died.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where none is known of.
-const FIRST_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A disk that this daemon may serve.
 pub struct Disk {

@@ -13,6 +13,7 @@ use super::open::Disk;
 use crate::config::{CacheFlag, Serve, Throttle};
 use crate::control::{self, Command, Failure, FailureCode, Identity, Requests, Status};
 use crate::io::control_server::Service;
+use crate::io::data_plane::Choice;
 use crate::io::mailbox::{Mailbox, Stopped};
 use crate::io::sidecar_file::{SidecarBits, SidecarFile};
 use crate::sidecar::Header;
@@ -26,7 +27,7 @@ pub struct Served {
 
 impl Served {
     /// By the flags, the disk and the data plane.
-    pub fn of(serve: &Serve, disk: &Disk, data_plane: &str) -> Self {
+    pub fn of(serve: &Serve, disk: &Disk, data_plane: Choice) -> Self {
         let cache = match serve.cache {
             CacheFlag::Direct => "direct",
             CacheFlag::Buffered => "buffered",
@@ -35,7 +36,7 @@ impl Served {
             image: serve.image.clone(),
             disk_id: disk.header.disk_id.clone(),
             size_bytes: disk.header.size,
-            data_plane: data_plane.into(),
+            data_plane: data_plane.to_string(),
             cache: cache.into(),
             ..Identity::default()
         };
