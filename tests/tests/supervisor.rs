@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use running::Running;
 
 #[test]
-fn a_killed_daemon_is_started_again_and_a_client_that_connects_meanwhile_is_served() {
+fn a_killed_daemon_is_started_again_and_no_client_finds_the_socket_closed() {
     let running = Running::start();
     for _ in 0..3 {
         let daemon = running.daemon();

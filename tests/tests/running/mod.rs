@@ -91,13 +91,17 @@ impl Running {
         client
     }
 
-    /// The first bytes that the NBD server says to a new client.
+    /// The first bytes that the NBD server says to a new client. A daemon that is being killed may
+    /// still take a connection with it into death: such a client connects again, as QEMU does. To
+    /// connect must always work.
     pub fn greeting(&self) -> [u8; 8] {
-        let mut stream = UnixStream::connect(self.path("nbd")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut greeting = [0; 8];
-        stream.read_exact(&mut greeting).unwrap();
-        greeting
+        let greet = || {
+            let mut stream = UnixStream::connect(self.path("nbd")).expect("the socket is always there");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut greeting = [0; 8];
+            stream.read_exact(&mut greeting).map(|()| greeting).ok()
+        };
+        (0..100).find_map(|_| greet()).expect("a client is greeted in the end")
     }
 
     pub fn signal(&self, signal: Signal) {
