@@ -75,8 +75,10 @@ impl Agreement {
         self.offers.next_run(leaf..self.leaves).map_or(u64::MAX, |run| run.start * BLOCKS_PER_LEAF)
     }
 
-    /// Takes the next run of stale leaves that `may_check` allows, at most `max`, round robin.
+    /// Takes the next run of stale leaves that `may_check` allows, at most `max`, round robin. A
+    /// leaf whose answer is awaited is left out: if it was an offer, its data may be still to come.
     pub fn take_stale(&mut self, max: u64, may_check: impl Fn(u64) -> bool) -> Option<Range<u64>> {
+        let may_check = |leaf| !self.checking.contains(leaf) && may_check(leaf);
         let after = self.find_stale(self.cursor..self.leaves, max, &may_check);
         let found = after.or_else(|| self.find_stale(0..self.cursor, max, &may_check))?;
         self.stale.remove(found.clone());

@@ -1,1 +1,3 @@
 //! Simulation, oracle, foreign clients, benchmarks and house rules.
+
+pub mod sim;
