@@ -11,9 +11,11 @@ pub mod mailbox;
 pub mod store_call;
 pub mod ring;
 pub mod pool;
+pub mod data_plane;
 pub mod control_server;
 pub mod control_client;
 pub mod listen;
+pub mod daemon;
 pub mod supervisor;
 
 #[cfg(test)]

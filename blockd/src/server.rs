@@ -17,6 +17,8 @@
 mod connection;
 mod inbox;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use crate::control::{Command, Failure, REPLY_BYTES_MAX, Request, parse_reply, re
 #[derive(Debug, Error)]
 pub enum ControlError {
     /// Nobody is there.
-    #[error("cannot reach blockd at {path}: {source}; is it running?")]
+    #[error("cannot reach blockd at {path}; is it running?")]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub enum ControlError {
         source: io::Error,
     },
     /// The connection broke, or took too long.
-    #[error("the control connection failed: {0}")]
+    #[error("the control connection failed")]
     Io(#[from] io::Error),
     /// It spoke something else.
     #[error("this does not answer like blockd: {0}")]

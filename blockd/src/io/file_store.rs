@@ -61,7 +61,7 @@ pub struct Options {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The system said no.
-    #[error("cannot open the image {path}: {source}")]
+    #[error("cannot open the image {path}")]
     Open {
         /// Which image.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The file system has no direct I/O.
-    #[error("{path} is on a file system without direct I/O ({source}); use --cache buffered")]
+    #[error("{path} is on a file system without direct I/O; use --cache buffered")]
     DirectRefused {
         /// Which image.
         path: PathBuf,

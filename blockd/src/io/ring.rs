@@ -50,13 +50,15 @@ pub fn probe() -> io::Result<()> {
     Queue::new(FILES).map(drop)
 }
 
-/// Serves until the mailbox says stop. The listener must be blocking.
+/// Serves until the mailbox says stop.
 pub fn run(
     server: Server,
     store: Arc<dyn BlockStore>,
     listener: &UnixListener,
     mailbox: &Receiver,
 ) -> io::Result<Server> {
+    // The ring waits by itself; from a non-blocking socket it would return at once.
+    listener.set_nonblocking(false)?;
     let queue = Queue::new(FILES)?;
     let disk = Disk::new(store, FILE_DISK);
     if let Some(fd) = disk.fd() {

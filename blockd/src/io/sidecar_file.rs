@@ -34,7 +34,7 @@ pub type SidecarBits = WordBits<MappedWords>;
 #[derive(Debug, Error)]
 pub enum SidecarError {
     /// The system said no.
-    #[error("cannot use the sidecar {path}: {source}")]
+    #[error("cannot use the sidecar {path}")]
     Io {
         /// Which sidecar.
         path: PathBuf,
@@ -71,26 +71,17 @@ impl SidecarFile {
     /// Opens the sidecar if there is one.
     pub fn open(path: &Path) -> Result<Option<Self>, SidecarError> {
         let failed = |source| SidecarError::Io { path: path.into(), source };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
-        };
-        let mut slots = vec![0; BITMAP_OFFSET as usize];
-        match file.read_exact_at(&mut slots, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let len = file.metadata().map_err(failed)?.len() as usize;
-                return Err(SidecarError::Unreadable { path: path.into(), reason: Unreadable::Length(len) });
-            }
-            other => other.map_err(failed)?,
-        }
-        let (a, b) = slots.split_at(HEADER_BYTES);
-        let (slot, sequence, header) =
-            newest([a, b]).map_err(|reason| SidecarError::Unreadable { path: path.into(), reason })?;
+        let Some((file, (slot, sequence, header))) = read(path, true)? else { return Ok(None) };
         // A file cut short would kill the process at the first touch of the bitmap.
         if file.metadata().map_err(failed)?.len() < file_bytes(header.size) {
             file.set_len(file_bytes(header.size)).map_err(failed)?;
         }
         Ok(Some(Self { file, path: path.into(), header, slot, sequence }))
+    }
+
+    /// Reads the header, if there is a sidecar, without a right to write to it.
+    pub fn peek(path: &Path) -> Result<Option<Header>, SidecarError> {
+        Ok(read(path, false)?.map(|(_, (_, _, header))| header))
     }
 
     /// Makes a new sidecar, whole or not at all. One that exists is an error.
@@ -218,6 +209,29 @@ pub fn boot_id() -> io::Result<[u8; 16]> {
 fn file_bytes(size: u64) -> u64 {
     let bitmap = word_count(block_count(size)).max(1) as u64 * 8;
     BITMAP_OFFSET + bitmap.next_multiple_of(4096)
+}
+
+/// A slot's number and what is in it: sequence number and header.
+type Newest = (usize, u64, Header);
+
+fn read(path: &Path, for_update: bool) -> Result<Option<(File, Newest)>, SidecarError> {
+    let failed = |source| SidecarError::Io { path: path.into(), source };
+    let unreadable = |reason| SidecarError::Unreadable { path: path.into(), reason };
+    let file = match OpenOptions::new().read(true).write(for_update).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let mut slots = vec![0; BITMAP_OFFSET as usize];
+    match file.read_exact_at(&mut slots, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let len = file.metadata().map_err(failed)?.len() as usize;
+            return Err(unreadable(Unreadable::Length(len)));
+        }
+        other => other.map_err(failed)?,
+    }
+    let (a, b) = slots.split_at(HEADER_BYTES);
+    let newest = newest([a, b]).map_err(unreadable)?;
+    Ok(Some((file, newest)))
 }
 
 fn write_new(path: &Path, header: &Header) -> io::Result<()> {

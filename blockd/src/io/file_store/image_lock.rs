@@ -31,11 +31,12 @@ pub enum LockError {
         waited_ms: u128,
     },
     /// The file system has no such locks, or the like.
-    #[error("cannot lock the image {path}: {errno}")]
+    #[error("cannot lock the image {path}")]
     Failed {
         /// Which image.
         path: PathBuf,
         /// What the system said.
+        #[source]
         errno: Errno,
     },
 }

@@ -2,19 +2,30 @@
 //!
 //! A short read or write is carried on, a read past the end of the file reads zeros. A store
 //! without a descriptor, and what the kernel cannot do on this file, goes through the store's own
-//! methods on this very thread.
+//! methods on this very thread. So do small writes into the page cache, as long as they are fast.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
 
+use crate::io::clock;
 use crate::io::ring::queue::{Queue, Token};
 use crate::io::store_call;
 use crate::server::Server;
 use crate::store::{BlockStore, Trimmed};
 use crate::volume::{StoreAction, StoreCall, StoreOutcome};
+
+/// The longest write into the page cache that is run on this thread.
+const INLINE_WRITE_BYTES_MAX: u64 = 64 * 1024;
+/// A write on this thread that takes this long has stalled everybody. Longer than a thread that
+/// only had to share its processor usually waits.
+const STALL_MIN: Duration = Duration::from_millis(10);
+/// For this many times its length nothing is run on this thread after a stall: so they make up at
+/// most a hundredth of the time.
+const STALL_SHARE: u32 = 100;
 
 /// A call that the kernel works on.
 #[derive(Clone, Copy)]
@@ -31,6 +42,9 @@ struct Flight {
 pub struct Disk {
     store: Arc<dyn BlockStore>,
     file: Option<types::Fixed>,
+    is_buffered: bool,
+    /// When writes may be run on this thread again.
+    inline_from: Duration,
     /// By op.
     flights: Vec<Option<Flight>>,
 }
@@ -39,7 +53,8 @@ impl Disk {
     /// The disk behind `store`, whose descriptor, if any, is going to be registered as `file`.
     pub fn new(store: Arc<dyn BlockStore>, file: u32) -> Self {
         let file = store.ring_fd().map(|_| types::Fixed(file));
-        Self { store, file, flights: Vec::new() }
+        let is_buffered = store.geometry().alignment == 1;
+        Self { store, file, is_buffered, inline_from: Duration::ZERO, flights: Vec::new() }
     }
 
     /// The descriptor to register.
@@ -57,6 +72,9 @@ impl Disk {
         let buf = server.buffer_mut(call.op);
         if self.file.is_none() {
             return Ok(Some(store_call::execute(&*self.store, call.action, call.extent, buf)));
+        }
+        if self.may_inline(call) {
+            return Ok(Some(self.run_inline(call, buf)));
         }
         let flight = Flight { call, start: buf.as_mut_ptr(), done: 0, len: buf.len() };
         self.submit(flight, queue)?;
@@ -102,6 +120,26 @@ impl Disk {
             _ => Ok(Trimmed::Unspecified),
         };
         Ok(Some((call, outcome)))
+    }
+
+    /// True for a write into the page cache: usually a copy, cheaper here than in a thread of the
+    /// kernel's, which is where the ring would run it.
+    fn may_inline(&self, call: StoreCall) -> bool {
+        let small = call.extent.len <= INLINE_WRITE_BYTES_MAX;
+        let cached = call.action == StoreAction::Write { durable: false } && self.is_buffered;
+        cached && small && clock::now() >= self.inline_from
+    }
+
+    fn run_inline(&mut self, call: StoreCall, buf: &mut [u8]) -> StoreOutcome {
+        let begin = clock::now();
+        let outcome = store_call::execute(&*self.store, call.action, call.extent, buf);
+        let end = clock::now();
+        let took = end - begin;
+        if took >= STALL_MIN {
+            // The system writes back, or is short of memory: let others wait for it.
+            self.inline_from = end + STALL_SHARE * took;
+        }
+        outcome
     }
 
     fn submit(&mut self, flight: Flight, queue: &mut Queue) -> io::Result<()> {

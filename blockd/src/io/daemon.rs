@@ -1,0 +1,126 @@
+//! The daemon itself: opens the disk, serves it, and ends without losing anything.
+//!
+//! ```text
+//! open: lock (D12) ─► sidecar ─► may it start so? (D11) ─► volume, held where it must be
+//! serve:  main thread    data plane (ring or pool)  ◄── mailbox ── control connections, signals
+//! end:  connections dropped, no errors answered ─► flush ─► the client that asked hears of it
+//! ```
+//!
+//! Knows how to start and end, not what commands mean: that is [`service`].
+
+mod open;
+mod service;
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{SigSet, Signal};
+use tracing::{info, warn};
+
+use crate::config::{DataPlaneFlag, Serve};
+use crate::io::control_server;
+use crate::io::data_plane::{self, Choice};
+use crate::io::listen::Listeners;
+use crate::io::mailbox::{self, Mailbox};
+use crate::io::ring;
+use crate::io::supervisor::tell_ready;
+use crate::nbd::export::Export;
+use crate::server::Server;
+use crate::sidecar::Role;
+use crate::store::BlockStore;
+use crate::volume::Volume;
+
+use self::open::Disk;
+use self::service::{Daemon, Served};
+
+/// How long the answer to a shutdown may take to reach its client.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How this daemon came to be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// A supervisor waits for word on stdout.
+    pub supervised: bool,
+    /// It ran before and died.
+    pub restarted: bool,
+}
+
+/// Serves until it is told to end. To be called while there is one thread only.
+pub fn run(serve: &Serve, listeners: Listeners, start: Start) -> Result<()> {
+    // Until the disk is open a signal may simply kill: nothing is served yet.
+    let disk = open::open(serve, start)?;
+    let signals = block_signals()?;
+    let plane = choose_plane(serve.data_plane)?;
+    let store: Arc<dyn BlockStore> = disk.store.clone();
+    let (mailbox, receiver) = mailbox::channel().context("cannot make a mailbox")?;
+    let server = Server::new(export(serve, &*store)?, volume(&disk), Arc::clone(&store));
+    stop_on_signal(signals, mailbox.clone())?;
+    let daemon = Daemon::new(Served::of(serve, &disk, plane), disk.sidecar, mailbox);
+    let control = control_server::serve(listeners.control, Arc::new(daemon));
+    let control = control.context("cannot serve the control socket")?;
+    info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), %plane, "serving");
+    tell_ready(start.supervised);
+    let served = data_plane::run(plane, server, Arc::clone(&store), &listeners.nbd, &receiver);
+    drop(served.context("the data plane failed")?);
+    store.flush().context("cannot flush the disk at the end")?;
+    control.drain(DRAIN_TIMEOUT);
+    info!("ended as told");
+    Ok(())
+}
+
+/// Settled before the start: what cannot be is refused in time, and the status can say what is.
+fn choose_plane(flag: DataPlaneFlag) -> Result<Choice> {
+    match (flag, ring::probe()) {
+        (DataPlaneFlag::Pool, _) => Ok(Choice::Pool),
+        (DataPlaneFlag::Ring | DataPlaneFlag::Auto, Ok(())) => Ok(Choice::Ring),
+        (DataPlaneFlag::Ring, Err(error)) => {
+            Err(error).context("there is no io_uring here; use --data-plane pool or auto")
+        }
+        (DataPlaneFlag::Auto, Err(error)) => {
+            warn!(%error, "there is no io_uring here; serving with threads, which is slower");
+            Ok(Choice::Pool)
+        }
+    }
+}
+
+fn export(serve: &Serve, store: &dyn BlockStore) -> Result<Export> {
+    let geometry = store.geometry();
+    let mut export = Export::new(serve.export.as_str(), geometry.size);
+    export.read_only = serve.read_only;
+    export.block_size_min = geometry.alignment;
+    export.block_size_preferred = export.block_size_preferred.max(geometry.alignment);
+    export.validate()?;
+    Ok(export)
+}
+
+/// D7, D8: writes wait at a replica that is not promoted and at a disk that is sealed.
+fn volume(disk: &Disk) -> Volume {
+    let mut volume = Volume::new();
+    if disk.header.role == Role::Replica || disk.header.sealed != 0 {
+        volume.hold();
+    }
+    volume
+}
+
+/// The signals that mean an end, kept from every thread that is started from here on.
+fn block_signals() -> Result<SigSet> {
+    let mut signals = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+fn stop_on_signal(signals: SigSet, mailbox: Mailbox) -> io::Result<()> {
+    let wait = move || {
+        while let Ok(signal) = signals.wait() {
+            info!(%signal, "ending");
+            if mailbox.stop().is_err() {
+                return; // already ending
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
+}

@@ -1,0 +1,170 @@
+//! From paths to a locked disk with its sidecar, or a reason why not.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tracing::{info, warn};
+
+use super::Start;
+use crate::config::{CacheFlag, Serve};
+use crate::io::file_store::{Cache, FileStore, Options, create_sparse};
+use crate::io::sidecar_file::{SidecarBits, SidecarFile, boot_id, default_path};
+use crate::sidecar::{self, Asked, Header, ImageState, Recovery, Role, startup};
+use crate::store::BlockStore;
+
+/// How long to wait for the last requests of a predecessor that died.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait where none is known of.
+const FIRST_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A disk that this daemon may serve.
+pub struct Disk {
+    /// Locked (D12).
+    pub store: Arc<FileStore>,
+    /// What the disk remembers.
+    pub header: Header,
+    /// Where it remembers it, and which blocks the replica may lack; none where it is served
+    /// read-only.
+    pub sidecar: Option<(SidecarFile, SidecarBits)>,
+}
+
+/// Opens the disk in the role that its sidecar allows.
+pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
+    let timeout = if start.restarted { LOCK_TIMEOUT } else { FIRST_LOCK_TIMEOUT };
+    let present = is_present(&serve.image)?;
+    let store = if present { Some(open_locked(serve, timeout)?) } else { None };
+    let path = sidecar_path(serve);
+    let found = SidecarFile::peek(&path)?;
+    let disk_id = match (&serve.disk_id, &found) {
+        (Some(id), _) => id.clone(),
+        (None, Some(header)) => header.disk_id.clone(),
+        (None, None) => serve.derived_disk_id()?,
+    };
+    let asked = match &serve.replica {
+        Some(target) => Asked::AsReplica(target.size),
+        None => Asked::AsDisk,
+    };
+    let image = match &store {
+        Some(store) => ImageState::Present(store.geometry().size),
+        None if serve.image.exists() => ImageState::Empty,
+        None => ImageState::Absent,
+    };
+    let decided = startup(found.as_ref(), image, asked, &disk_id)
+        .with_context(|| format!("cannot serve {} (sidecar {})", serve.image.display(), path.display()))?;
+    log_start(decided);
+    if serve.read_only {
+        return read_only(store, found, &disk_id);
+    }
+    let mut sidecar = mark(&path, &disk_id, decided, store.as_deref())?;
+    let store = match (store, decided) {
+        (Some(store), _) => store,
+        (None, sidecar::Start::Replica { size, .. }) => {
+            // After the mark: an image without one would be a stranger's to the next start.
+            create_sparse(&serve.image, size).context("cannot make the replica's image")?;
+            open_locked(serve, timeout)?
+        }
+        (None, sidecar::Start::Disk { .. }) => unreachable!("startup refuses a disk without an image"),
+    };
+    let bits = recover(&mut sidecar, found.as_ref())?;
+    Ok(Disk { store, header: sidecar.header().clone(), sidecar: Some((sidecar, bits)) })
+}
+
+/// False where there is nothing, or a file of no bytes.
+fn is_present(image: &Path) -> Result<bool> {
+    match fs::metadata(image) {
+        Ok(metadata) => Ok(!metadata.is_file() || metadata.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot look at {}", image.display())),
+    }
+}
+
+fn open_locked(serve: &Serve, timeout: Duration) -> Result<Arc<FileStore>> {
+    let cache = match serve.cache {
+        CacheFlag::Direct => Cache::Direct,
+        CacheFlag::Buffered => Cache::Buffered,
+    };
+    let store = FileStore::open(&serve.image, Options { read_only: serve.read_only, cache })?;
+    store.lock(timeout)?;
+    Ok(Arc::new(store))
+}
+
+fn sidecar_path(serve: &Serve) -> PathBuf {
+    let is_device = fs::metadata(&serve.image).is_ok_and(|metadata| metadata.file_type().is_block_device());
+    serve.sidecar.clone().unwrap_or_else(|| default_path(&serve.image, is_device))
+}
+
+fn log_start(decided: sidecar::Start) {
+    match decided {
+        sidecar::Start::Disk { promoted: true } => {
+            info!("asked for a replica, but it was promoted since: serving it as the guest's disk");
+        }
+        sidecar::Start::Replica { coming_back: true, .. } => {
+            info!("this disk moved away once and is a replica now: it is coming back");
+        }
+        _ => {}
+    }
+}
+
+fn read_only(store: Option<Arc<FileStore>>, found: Option<Header>, disk_id: &str) -> Result<Disk> {
+    let store = store.expect("startup refuses a disk without an image, and flags a read-only replica");
+    let size = store.geometry().size;
+    let header = match found {
+        Some(header) => header,
+        None => Header::new(disk_id, size, Role::Primary, boot_id()?)?,
+    };
+    Ok(Disk { store, header, sidecar: None })
+}
+
+/// Makes the sidecar say durably what the disk is from here on.
+fn mark(
+    path: &Path,
+    disk_id: &str,
+    decided: sidecar::Start,
+    store: Option<&FileStore>,
+) -> Result<SidecarFile> {
+    let (role, size) = match (decided, store) {
+        (sidecar::Start::Replica { size, .. }, _) => (Role::Replica, size),
+        (sidecar::Start::Disk { .. }, Some(store)) => (Role::Primary, store.geometry().size),
+        (sidecar::Start::Disk { .. }, None) => unreachable!("startup refuses a disk without an image"),
+    };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let boot = boot_id().context("cannot tell which boot this is")?;
+    let mut sidecar = SidecarFile::open_or_create(path, || Header::new(disk_id, size, role, boot))?;
+    if matches!(decided, sidecar::Start::Replica { .. }) && sidecar.header().role != Role::Replica {
+        sidecar
+            .update(|header| {
+                header.role = Role::Replica;
+                header.sealed = 0;
+                header.recording = false;
+            })
+            .context("cannot mark the image as a replica")?;
+    }
+    Ok(sidecar)
+}
+
+/// Maps the bitmap, and fills it where it cannot be trusted (D10).
+fn recover(sidecar: &mut SidecarFile, found: Option<&Header>) -> Result<SidecarBits> {
+    let boot = boot_id().context("cannot tell which boot this is")?;
+    let mut bits = sidecar.bits().context("cannot map the sidecar's bitmap")?;
+    match Recovery::of(found, boot) {
+        Recovery::AllBits { reason } if sidecar.header().recording => {
+            warn!(reason, "every block counts as unacknowledged");
+            sidecar.reserve().context("no space for the sidecar's bitmap")?;
+            bits.set_all();
+        }
+        Recovery::AllBits { .. } | Recovery::KeepBits => {}
+    }
+    // After the bits: dying in between leaves a boot id that fills them again.
+    sidecar.update(|header| header.boot_id = boot).context("cannot update the sidecar")?;
+    Ok(bits)
+}
+
+#[cfg(test)]
+mod tests;
