@@ -1,0 +1,373 @@
+//! Both data planes against foreign clients and hostile ones, on a raw file.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use blockd::io::data_plane::{self, Choice};
+use blockd::io::file_store::{Cache, FileStore, Options};
+use blockd::io::mailbox::{self, Mailbox};
+use blockd::nbd::export::Export;
+use blockd::server::{CONNECTIONS_MAX, Server};
+use blockd::store::BlockStore;
+use blockd::volume::Volume;
+
+const DISK_BYTES: u64 = 32 << 20;
+const BOTH: [Choice; 2] = [Choice::Ring, Choice::Pool];
+
+/// A data plane on a thread of its own, with a disk in a directory of its own.
+struct Plane {
+    directory: PathBuf,
+    mailbox: Mailbox,
+    thread: Option<JoinHandle<std::io::Result<Server>>>,
+}
+
+impl Plane {
+    /// None, with a word about it, where this machine has no io_uring.
+    fn start(choice: Choice) -> Option<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        if choice == Choice::Ring
+            && let Err(error) = blockd::io::ring::probe()
+        {
+            eprintln!("skipped for the ring: {error}");
+            return None;
+        }
+        let name = format!("data-plane-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        let image = directory.join("disk.raw");
+        fs::File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        let options = Options { read_only: false, cache: Cache::Buffered };
+        let store: Arc<dyn BlockStore> = Arc::new(FileStore::open(&image, options).unwrap());
+        let server = Server::new(Export::new("", DISK_BYTES), Volume::new(), Arc::clone(&store));
+        let listener = UnixListener::bind(directory.join("nbd.sock")).unwrap();
+        let (mailbox, receiver) = mailbox::channel().unwrap();
+        let serve = move || data_plane::run(choice, server, store, &listener, &receiver);
+        Some(Self { directory, mailbox, thread: Some(std::thread::spawn(serve)) })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).to_str().unwrap().into()
+    }
+
+    fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.path("nbd.sock"))
+    }
+
+    fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.path("nbd.sock")).unwrap()
+    }
+
+    /// A connection in transmission, with simple replies.
+    fn client(&self) -> Client {
+        Client::new(self.connect())
+    }
+
+    /// Runs a client that must succeed; returns what it says.
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|error| panic!("{program} is needed for this test: {error}"));
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    fn qemu_io(&self, commands: &[&str]) -> String {
+        let uri = self.uri();
+        let mut arguments = vec!["-f", "raw"];
+        commands.iter().for_each(|command| arguments.extend(["-c", command]));
+        arguments.push(&uri);
+        self.run("qemu-io", &arguments)
+    }
+
+    fn disk(&self) -> Vec<u8> {
+        fs::read(self.path("disk.raw")).unwrap()
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        // A plane that failed has closed its mailbox; joining says why.
+        let _ = self.mailbox.stop();
+        let result = self.thread.take().unwrap().join();
+        let _ = fs::remove_dir_all(&self.directory);
+        if !std::thread::panicking() {
+            result.expect("the plane does not panic").expect("the plane ends only when it is told to");
+        }
+    }
+}
+
+/// A client that sends what it likes.
+struct Client(UnixStream);
+
+impl Client {
+    fn new(mut stream: UnixStream) -> Self {
+        let mut greeting = [0; 18];
+        stream.read_exact(&mut greeting).unwrap();
+        stream.write_all(&3_u32.to_be_bytes()).unwrap();
+        // EXPORT_NAME, the empty name.
+        stream.write_all(b"IHAVEOPT\0\0\0\x01\0\0\0\0").unwrap();
+        let mut export = [0; 10];
+        stream.read_exact(&mut export).unwrap();
+        assert_eq!(export[..8], DISK_BYTES.to_be_bytes());
+        Self(stream)
+    }
+
+    fn request(&mut self, command: u16, cookie: u64, offset: u64, length: u32) {
+        let mut header = 0x2560_9513_u32.to_be_bytes().to_vec();
+        header.extend(0_u16.to_be_bytes());
+        header.extend(command.to_be_bytes());
+        header.extend(cookie.to_be_bytes());
+        header.extend(offset.to_be_bytes());
+        header.extend(length.to_be_bytes());
+        self.0.write_all(&header).unwrap();
+    }
+
+    /// The error code and cookie of the next reply.
+    fn reply(&mut self) -> (u32, u64) {
+        let mut reply = [0; 16];
+        self.0.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[..4], 0x6744_6698_u32.to_be_bytes());
+        let error = u32::from_be_bytes(reply[4..8].try_into().unwrap());
+        (error, u64::from_be_bytes(reply[8..].try_into().unwrap()))
+    }
+
+    /// True if the server closes the connection without another word.
+    fn is_dropped(mut self) -> bool {
+        let mut rest = Vec::new();
+        // Bytes that the server did not read make this end a reset rather than an end of file.
+        matches!(self.0.read_to_end(&mut rest), Ok(0) | Err(_)) && rest.is_empty()
+    }
+}
+
+fn each_plane(test: impl Fn(&Plane)) {
+    BOTH.into_iter().filter_map(Plane::start).for_each(|plane| test(&plane));
+}
+
+/// Bytes without a pattern that a lucky mistake could repeat.
+fn noise(bytes: usize, mut seed: u64) -> Vec<u8> {
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+#[test]
+fn qemu_img_copies_a_disk_in_and_finds_it_identical() {
+    each_plane(|plane| {
+        let source = plane.path("source.raw");
+        fs::write(&source, noise(DISK_BYTES as usize, 1)).unwrap();
+        let uri = plane.uri();
+        assert!(plane.run("qemu-img", &["info", &uri]).contains(&format!("({DISK_BYTES} bytes)")));
+        plane.run("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", &source, &uri]);
+        assert!(
+            plane
+                .run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &source, &uri])
+                .contains("identical")
+        );
+        assert!(plane.disk() == fs::read(&source).unwrap());
+    });
+}
+
+#[test]
+fn qemu_io_finds_what_it_wrote_zeroed_and_discarded() {
+    each_plane(|plane| {
+        plane.qemu_io(&[
+            "write -P 7 0 8M",
+            "write -f -P 8 1M 64k",
+            "write -z 2M 1M",
+            "write -z -u 3M 1M",
+            "discard 4M 1M",
+            "write -P 9 5000k 512",
+            "flush",
+            "read -P 7 0 1M",
+            "read -P 8 1M 64k",
+            "read -P 0 2M 2M",
+            "read -P 9 5000k 512",
+        ]);
+        let disk = plane.disk();
+        assert!(disk[..1 << 20].iter().all(|byte| *byte == 7));
+        assert!(disk[2 << 20..4 << 20].iter().all(|byte| *byte == 0));
+        assert!(disk[5 << 20..8 << 20].iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
+fn libnbd_sees_holes_and_copies_over_several_connections() {
+    each_plane(|plane| {
+        let source = plane.path("source.raw");
+        let mut bytes = noise(DISK_BYTES as usize, 2);
+        bytes[8 << 20..16 << 20].fill(0);
+        fs::write(&source, &bytes).unwrap();
+        let uri = plane.uri();
+        assert!(plane.run("nbdinfo", &[&uri]).contains("can_multi_conn: true"));
+        plane.run("nbdcopy", &[&source, &uri]);
+        assert!(plane.disk() == bytes);
+        let map = plane.run("nbdinfo", &["--map", &uri]);
+        assert!(map.contains("hole,zero") && map.contains("data"), "{map}");
+        let back = plane.path("back.raw");
+        plane.run("nbdcopy", &[&uri, &back]);
+        assert!(fs::read(back).unwrap() == bytes);
+    });
+}
+
+#[test]
+fn the_nbd_crate_reads_what_it_wrote() {
+    each_plane(|plane| {
+        let mut stream = plane.connect();
+        let export = nbd::client::handshake(&mut stream, b"").unwrap();
+        let mut client = nbd::client::NbdClient::new(&mut stream, &export);
+        let data = noise(100_000, 3);
+        std::io::Seek::seek(&mut client, std::io::SeekFrom::Start(12_345)).unwrap();
+        client.write_all(&data).unwrap();
+        std::io::Seek::seek(&mut client, std::io::SeekFrom::Start(12_345)).unwrap();
+        let mut back = vec![0; data.len()];
+        client.read_exact(&mut back).unwrap();
+        assert!(back == data);
+    });
+}
+
+#[test]
+fn many_clients_at_once_are_served_and_one_too_many_is_turned_away() {
+    each_plane(|plane| {
+        let mut clients: Vec<_> = (0..CONNECTIONS_MAX).map(|_| plane.client()).collect();
+        let mut late = plane.connect();
+        assert_eq!(late.read(&mut [0; 18]).unwrap(), 0);
+        for (cookie, client) in (1_u64..).zip(&mut clients) {
+            client.request(1, cookie, cookie * 4096, 4096);
+            client.0.write_all(&[cookie as u8; 4096]).unwrap();
+        }
+        for (cookie, client) in (1_u64..).zip(&mut clients) {
+            assert_eq!(client.reply(), (0, cookie));
+        }
+        let disk = plane.disk();
+        for index in 1..=CONNECTIONS_MAX {
+            assert!(disk[index * 4096..][..4096].iter().all(|byte| *byte == index as u8));
+        }
+    });
+}
+
+#[test]
+fn a_thousand_clients_come_and_go() {
+    each_plane(|plane| {
+        for round in 0..1000_u64 {
+            let mut client = plane.client();
+            client.request(0, round, 0, 512);
+            assert_eq!(client.reply(), (0, round));
+            let mut data = [0; 512];
+            client.0.read_exact(&mut data).unwrap();
+            client.request(2, 0, 0, 0);
+            assert!(client.is_dropped());
+        }
+    });
+}
+
+#[test]
+fn a_client_that_dies_in_mid_write_leaves_the_disk_and_the_others_alone() {
+    each_plane(|plane| {
+        let mut other = plane.client();
+        for length in [20_000_u32, 1 << 20] {
+            let mut client = plane.client();
+            client.request(1, 1, 0, length);
+            client.0.write_all(&vec![1; length as usize - 1]).unwrap();
+            drop(client);
+        }
+        other.request(3, 2, 0, 0);
+        assert_eq!(other.reply(), (0, 2));
+        assert!(plane.disk().iter().all(|byte| *byte == 0));
+    });
+}
+
+#[test]
+fn a_client_that_dies_with_reads_under_way_is_forgotten() {
+    each_plane(|plane| {
+        for round in 0..4 * CONNECTIONS_MAX as u64 {
+            let mut client = plane.client();
+            (0..40).for_each(|cookie| client.request(0, cookie, round << 16, 1 << 20));
+        }
+        plane.qemu_io(&["read 0 1M"]);
+    });
+}
+
+#[test]
+fn garbage_ends_its_own_connection_and_no_other() {
+    each_plane(|plane| {
+        let mut honest = plane.client();
+        for seed in 0..50 {
+            let mut raw = plane.connect();
+            // The server may close before it has read everything.
+            let _ = raw.write_all(&noise(300, seed));
+            // Ends, with whatever, only because the server closes.
+            let _ = raw.read_to_end(&mut Vec::new());
+            let mut client = plane.client();
+            let _ = client.0.write_all(&noise(300, seed));
+            assert!(client.is_dropped());
+        }
+        let mut huge = plane.client();
+        huge.request(1, 1, 0, u32::MAX);
+        assert!(huge.is_dropped());
+        honest.request(0, 5, 0, 512);
+        assert_eq!(honest.reply(), (0, 5));
+    });
+}
+
+#[test]
+fn requests_outside_the_disk_are_refused_and_the_connection_goes_on() {
+    each_plane(|plane| {
+        let mut client = plane.client();
+        client.request(0, 1, DISK_BYTES, 512);
+        assert_eq!(client.reply(), (22, 1));
+        client.request(1, 2, DISK_BYTES - 512, 4096);
+        client.0.write_all(&[1; 4096]).unwrap();
+        assert_eq!(client.reply(), (28, 2));
+        client.request(3, 3, 0, 0);
+        assert_eq!(client.reply(), (0, 3));
+    });
+}
+
+#[test]
+fn the_ring_reads_zeros_past_the_end_of_a_file_that_shrank() {
+    let Some(plane) = Plane::start(Choice::Ring) else { return };
+    let file = fs::OpenOptions::new().write(true).open(plane.path("disk.raw")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    plane.qemu_io(&["write -P 3 1020k 4k", "read -P 3 1020k 4k", "read -P 0 1M 1M"]);
+}
+
+#[test]
+fn held_writes_wait_for_release_while_reads_are_answered() {
+    each_plane(|plane| {
+        plane.mailbox.ask(|server, _| server.volume_mut().hold()).unwrap();
+        let (mut writer, mut reader) = (plane.client(), plane.client());
+        writer.request(1, 1, 0, 512);
+        writer.0.write_all(&[4; 512]).unwrap();
+        reader.request(0, 2, 0, 512);
+        assert_eq!(reader.reply(), (0, 2));
+        let mut data = [9; 512];
+        reader.0.read_exact(&mut data).unwrap();
+        assert_eq!(data, [0; 512]);
+        plane.mailbox.ask(|server, _| server.volume_mut().release()).unwrap();
+        assert_eq!(writer.reply(), (0, 1));
+        assert_eq!(plane.disk()[..512], [4; 512]);
+    });
+}
+
+#[test]
+fn a_plane_that_stops_drops_its_clients_without_a_word() {
+    for choice in BOTH {
+        let Some(plane) = Plane::start(choice) else { continue };
+        plane.mailbox.ask(|server, _| server.volume_mut().hold()).unwrap();
+        let mut client = plane.client();
+        client.request(1, 1, 0, 512);
+        client.0.write_all(&[1; 512]).unwrap();
+        let mailbox = plane.mailbox.clone();
+        drop(plane);
+        assert!(client.is_dropped());
+        assert_eq!(mailbox.ask(|_, _| ()), Err(mailbox::Stopped));
+    }
+}
