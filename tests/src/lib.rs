@@ -1,1 +1,11 @@
 //! Simulation, oracle, foreign clients, benchmarks and house rules.
+
+pub mod requires;
+pub mod binaries;
+pub mod house;
+pub mod wait;
+pub mod scratch;
+pub mod program;
+pub mod disk;
+pub mod daemon;
+pub mod lab;
