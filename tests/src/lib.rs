@@ -9,3 +9,7 @@ pub mod program;
 pub mod disk;
 pub mod daemon;
 pub mod lab;
+pub mod numbered;
+pub mod initramfs;
+pub mod qmp;
+pub mod guest;
