@@ -13,3 +13,5 @@ pub mod numbered;
 pub mod initramfs;
 pub mod qmp;
 pub mod guest;
+pub mod relay;
+pub mod bench;
