@@ -1,0 +1,18 @@
+//! Side by side: the daemon against `qemu-nbd` and `nbdkit`, and the price of what only the daemon does.
+//!
+//! ```text
+//! bin/bench ─► comparison ─► servers ─► client ─► load            one row a load, pairs interleaved
+//!          └─► costs ──────► (the daemon alone, recording or not)
+//!          both ─► statistics (median of ratios, interval) ─► report ─► bench/RESULTS.md
+//! ```
+//!
+//! A figure is the median of the ratios of runs that stood next to each other in time, with the interval that
+//! holds it with 95 %. What the machine does besides hits both runs of a pair alike.
+
+pub mod statistics;
+pub mod load;
+pub mod client;
+pub mod servers;
+pub mod comparison;
+pub mod costs;
+pub mod report;

@@ -1,0 +1,116 @@
+//! Disks that misbehave, under a real file system, so that the daemon meets them as it would in the field.
+//!
+//! ```text
+//! image ─ ext4 ─ loop (O_DIRECT) ─ FUSE file (nbdfuse) ─ nbdkit, filters `delay` and `error` ─ backing file
+//! image ─ tmpfs of a few MB                                                    (for "no space left")
+//! ```
+//!
+//! The whole I/O path is the kernel's; only the lowest step is slow or fails. Mounting needs root: callers ask
+//! [`crate::requires`] first. The file system has no journal, so that an error of the disk hits the write that
+//! it belongs to and does not turn the file system read-only.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::program::{Program, Tool};
+use crate::scratch::Scratch;
+use crate::wait::{PATIENCE, wait_until};
+
+/// A small file system in memory that runs out of space.
+#[derive(Debug)]
+pub struct SmallDisk {
+    mount: Mount,
+}
+
+impl SmallDisk {
+    /// Mount one of `size_bytes` in the scratch directory.
+    pub fn new(scratch: &Scratch, size_bytes: u64) -> Self {
+        let directory = scratch.join("small");
+        fs::create_dir(&directory).expect("create a mount point");
+        let options = format!("size={size_bytes}");
+        Tool::new("mount").args(["-t", "tmpfs", "-o", &options, "small"]).arg(&directory).run();
+        Self { mount: Mount { directory } }
+    }
+
+    /// Where files of this disk live.
+    pub fn path(&self) -> &Path {
+        &self.mount.directory
+    }
+}
+
+/// A file system on a disk whose writes and reads are slow, or fail on demand.
+#[derive(Debug)]
+pub struct FaultyDisk {
+    // Dropped in this order: file system and loop device, the FUSE mount, the server of the disk.
+    files: Mount,
+    _fuse: Mount,
+    _server: Program,
+    faults: PathBuf,
+}
+
+impl FaultyDisk {
+    /// A disk of `size_bytes` on which every write and read takes `delay_ms` longer.
+    pub fn new(scratch: &Scratch, size_bytes: u64, delay_ms: u32) -> Self {
+        let (fuse, files) = (scratch.join("fuse"), scratch.join("files"));
+        fs::create_dir(&fuse).expect("create a mount point");
+        fs::create_dir(&files).expect("create a mount point");
+        let (backing, faults) = (scratch.sparse("backing", size_bytes), scratch.join("faults"));
+        let disk = fuse.join("disk");
+        let server = Program::start(
+            "nbdfuse",
+            serve_words(&disk, &backing, &faults, delay_ms),
+            &scratch.join("fuse.log"),
+        );
+        wait_until(PATIENCE, "nbdfuse to mount its file", || disk.exists());
+        let fuse = Mount { directory: fuse };
+        Tool::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", "-E", "nodiscard"]).arg(&disk).run();
+        let device = Tool::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(&disk).run();
+        let mounted = Tool::new("mount").args(["-o", "errors=continue", device.trim()]).arg(&files).output();
+        // Detached now, the device goes by itself with the last mount of it.
+        Tool::new("losetup").args(["--detach", device.trim()]).run();
+        assert!(mounted.status.success(), "mount {device}: {mounted:?}");
+        Self { files: Mount { directory: files }, _fuse: fuse, _server: server, faults }
+    }
+
+    /// Where files of this disk live.
+    pub fn path(&self) -> &Path {
+        &self.files.directory
+    }
+
+    /// From now on every write that reaches the disk fails with EIO, or no longer.
+    pub fn fail_writes(&self, fail: bool) {
+        if fail {
+            fs::write(&self.faults, "").expect("switch faults on");
+        } else {
+            fs::remove_file(&self.faults).expect("switch faults off");
+        }
+    }
+}
+
+fn serve_words(disk: &Path, backing: &Path, faults: &Path, delay_ms: u32) -> Vec<String> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut words: Vec<String> = vec![text(disk), "--command".into()];
+    words.extend(["nbdkit", "-s", "--exit-with-parent"].map(String::from));
+    words.extend(["--filter=error", "--filter=delay", "file"].map(String::from));
+    words.push(text(backing));
+    words.push(format!("delay-write={delay_ms}ms"));
+    words.push(format!("delay-read={delay_ms}ms"));
+    words.extend(["error-pwrite=EIO", "error-pwrite-rate=100%"].map(String::from));
+    words.push(format!("error-pwrite-file={}", text(faults)));
+    words
+}
+
+#[derive(Debug)]
+struct Mount {
+    directory: PathBuf,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: a daemon under test may still hold a file for the moment that its death takes.
+        let output = Tool::new("umount").arg("--lazy").arg(&self.directory).output();
+        if !output.status.success() {
+            eprintln!("umount {}: {output:?}", self.directory.display());
+        }
+    }
+}

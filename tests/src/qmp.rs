@@ -1,0 +1,64 @@
+//! QEMU's monitor: one command, one answer, and the events in between kept for whoever asks.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::wait::{PATIENCE, wait_for};
+
+/// A connection to a QEMU of a test.
+#[derive(Debug)]
+pub struct Qmp {
+    lines: BufReader<UnixStream>,
+    events: Vec<Value>,
+}
+
+impl Qmp {
+    /// Connect as soon as QEMU listens at `socket`.
+    pub fn connect(socket: &Path) -> Self {
+        let stream =
+            wait_for(PATIENCE, "QEMU to listen for its monitor", || UnixStream::connect(socket).ok());
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a time limit on a socket");
+        let mut qmp = Self { lines: BufReader::new(stream), events: Vec::new() };
+        assert!(qmp.line().get("QMP").is_some(), "QEMU greets");
+        qmp.ask("qmp_capabilities", json!({}));
+        qmp
+    }
+
+    /// Execute a command that has to succeed.
+    #[track_caller]
+    pub fn ask(&mut self, command: &str, arguments: Value) -> Value {
+        let request = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.lines.get_mut(), "{request}").expect("write to the monitor");
+        loop {
+            let mut line = self.line();
+            if line.get("event").is_some() {
+                self.events.push(line);
+                continue;
+            }
+            assert!(line.get("error").is_none(), "{command}: {line}");
+            return line["return"].take();
+        }
+    }
+
+    /// Whether the guest runs, is paused, has stopped on an error: `query-status`.
+    pub fn status(&mut self) -> String {
+        let answer = self.ask("query-status", json!({}));
+        answer["status"].as_str().expect("a status is a word").to_owned()
+    }
+
+    /// How often the event `name` came so far.
+    pub fn count(&mut self, name: &str) -> usize {
+        // Events come before the answer of a later command.
+        self.status();
+        self.events.iter().filter(|event| event["event"] == name).count()
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("read from the monitor");
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the monitor said {line:?}: {error}"))
+    }
+}

@@ -1,0 +1,39 @@
+//! The one place where tests wait for something outside of them.
+//!
+//! A test never sleeps for a guessed time: it names a condition and a limit, and goes on the moment that the
+//! condition holds. Between two looks the thread rests in `poll(2)`, with nothing to poll, for a few
+//! milliseconds. The limit only decides when to give up, so a slow machine is slow and not red.
+
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollTimeout, poll};
+
+/// How long a test waits for a daemon, a guest or a tool before it gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Wait until `look` gives something, at most `limit`; panics with `what` otherwise.
+pub fn wait_for<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
+        rest(LOOK_EVERY);
+    }
+}
+
+/// Wait until `holds` is true, at most `limit`; panics with `what` otherwise.
+pub fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(limit, what, || holds().then_some(()));
+}
+
+/// Let a part of the system run for `span`. For pacing load, never for waiting for a result.
+pub fn rest(span: Duration) {
+    let timeout = PollTimeout::try_from(span).unwrap_or(PollTimeout::MAX);
+    // A signal ends the rest early, which is harmless to both callers.
+    let _ = poll(&mut [], timeout);
+}
