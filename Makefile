@@ -1,0 +1,39 @@
+# Everything that is done by hand or by a machine. `make` alone says what there is.
+
+SEEDS ?= 20000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test lint sim soak bench deny clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## Set the machine up if needed, build, lint, and run every test
+	@scripts/test
+
+setup: ## Only install what the tests need (Debian; sudo where not root)
+	@scripts/setup
+
+# The product is built apart from the tests: these switch on features that must not be shipped.
+build: ## Build the programs into target/release
+	cargo build --release --locked -p blockd -p migrated
+
+lint: ## rustfmt and clippy, with every warning an error
+	@scripts/lint
+
+sim: ## Run the simulation over SEEDS=n seeds (20000 unless given)
+	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test simulation
+
+soak: build ## Run the long tests: those that are ignored and have "soak" in their name
+	cargo test --release --locked -p tests -- --ignored soak
+
+bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
+	cargo run --release --locked -p tests --bin bench
+
+deny: ## Check licences, bans and advisories of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || { \
+		echo "cargo-deny is missing; install it with: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny check
+
+clean: ## Remove everything that was built or downloaded
+	cargo clean
