@@ -192,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "another thread is what the test is about")]
     fn an_account_is_credited_wherever_the_buffer_is_dropped() {
         let account = Account::default();
         let mut buf = PageBuf::copy_of(&[1; 5000]);

@@ -50,11 +50,16 @@ fn has_reason(source: &Source, line: usize) -> bool {
             .any(is_reason)
 }
 
-/// No glob imports: a reader sees where a name comes from.
+/// No glob imports: a reader sees where a name comes from. Tests may take in all of what they
+/// test (`super::*`) and a prelude that is made for it.
 pub fn globs(source: &Source) -> Vec<Finding> {
+    let first_test_line = if source.is_test() { 0 } else { source.product_lines() };
+    let is_usual =
+        |path: &[String]| path == ["super", "*"] || path.ends_with(&["prelude", "*"].map(str::to_owned));
     paths::in_use_items(&source.code)
         .iter()
         .filter(|named| named.name == "*")
+        .filter(|named| source.line_at(named.offset) <= first_test_line || !is_usual(&named.segments))
         .map(|named| {
             let what = format!("glob import `{}`; name what is used", named.segments.join("::"));
             Finding::new(source, source.line_at(named.offset), what)
@@ -139,9 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_is_found_in_any_group_and_in_tests_too() {
-        let text = "use std::io;\nuse crate::{a, b::*};\nmod tests {\n    use super::*;\n}\nlet c = a * b;\n";
-        assert_eq!(lines(globs, "blockd/src/volume.rs", text), [2, 4]);
+    fn a_glob_is_found_in_any_group_and_in_tests_but_for_the_usual_ones() {
+        let text = "use crate::{a, b::*};\nuse super::*;\nlet c = a * b;\n#[cfg(test)]\nmod tests {\n    \
+                    use super::*;\n    use x::prelude::*;\n    use crate::extent::*;\n}\n";
+        assert_eq!(lines(globs, "blockd/src/volume.rs", text), [1, 2, 8]);
+        assert_eq!(lines(globs, "blockd/src/pending/tests.rs", "use super::*;\nuse crate::a::*;\n"), [2]);
     }
 
     #[test]

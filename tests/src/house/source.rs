@@ -44,7 +44,9 @@ impl Source {
         lines
             .iter()
             .position(|line| *line == "#[cfg(test)]")
-            .filter(|at| lines.get(at + 1).is_some_and(|next| next.starts_with("mod ")))
+            .filter(|at| {
+                lines.get(at + 1).is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
+            })
             .unwrap_or(lines.len())
     }
 
@@ -188,6 +190,8 @@ mod tests {
         assert_eq!(source.product_code(), "fn a() {}\n");
         let helper = Source::new("a/src/a.rs", "#[cfg(test)]\nfn a() {}\nfn b() {}\n");
         assert_eq!(helper.product_lines(), 3);
+        let elsewhere = Source::new("a/src/a.rs", "#[cfg(test)]\nmod tests;\nfn b() {}\n");
+        assert_eq!(elsewhere.product_lines(), 3);
     }
 
     #[test]
