@@ -30,6 +30,10 @@ pub trait Policy: Send {
 
     /// Takes one more observation in and answers the limits that should hold from now on.
     fn observe(&mut self, observation: &Observation) -> Limits;
+
+    /// How far it has gone, for reports: 0 while nothing is delayed, and a step more each time
+    /// that it became stricter. Steps of different policies do not compare.
+    fn level(&self) -> u32;
 }
 
 /// Makes the policy that an operator named, with its defaults.

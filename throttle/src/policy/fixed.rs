@@ -26,6 +26,10 @@ impl Policy for Fixed {
     fn observe(&mut self, _: &Observation) -> Limits {
         Limits { free_writes: 0, delay: self.delay, valid_for: VALID_FOR }
     }
+
+    fn level(&self) -> u32 {
+        u32::from(!self.delay.is_zero())
+    }
 }
 
 #[cfg(test)]
@@ -42,5 +46,6 @@ mod tests {
             let seen = Observation { writes_total, backlog_bytes: writes_total, ..Default::default() };
             assert_eq!(policy.observe(&seen), expected);
         }
+        assert_eq!((policy.level(), Fixed::new(Duration::ZERO).level()), (1, 0));
     }
 }

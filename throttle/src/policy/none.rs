@@ -15,4 +15,8 @@ impl Policy for Unthrottled {
     fn observe(&mut self, _: &Observation) -> Limits {
         Limits::NONE
     }
+
+    fn level(&self) -> u32 {
+        0
+    }
 }

@@ -95,11 +95,6 @@ impl Paper {
         Self { config, ..Self::default() }
     }
 
-    /// How often it has repeated: None while the guest stays at or under the threshold.
-    pub fn level(&self) -> Option<u32> {
-        self.level
-    }
-
     /// Writes since the last observation; all of them after the disk was opened anew.
     fn new_writes(&mut self, observation: &Observation) -> u64 {
         let total = observation.writes_total;
@@ -178,6 +173,11 @@ impl Policy for Paper {
         }
         self.limits(now)
     }
+
+    /// One more than the paper's level n, for level 0 delays already.
+    fn level(&self) -> u32 {
+        self.level.map_or(0, |level| level + 1)
+    }
 }
 
 impl Paper {
@@ -228,14 +228,14 @@ mod tests {
         for level in 0..=7u32 {
             let threshold = 16_384 << level;
             policy.observe(&seen(1 + u64::from(level), threshold));
-            assert_eq!(policy.level(), level.checked_sub(1), "at the threshold it is not yet more");
+            assert_eq!(policy.level, level.checked_sub(1), "at the threshold it is not yet more");
             let limits = policy.observe(&seen(1 + u64::from(level), threshold + 1));
-            assert_eq!(policy.level(), Some(level));
+            assert_eq!(policy.level, Some(level));
             let delay = Duration::from_micros(2048 << level);
             assert_eq!(limits, Limits { free_writes: 0, delay, valid_for: limits.valid_for });
         }
         policy.observe(&seen(9, 1 << 40));
-        assert_eq!(policy.level(), Some(7), "level_max is the last");
+        assert_eq!((policy.level, policy.level()), (Some(7), 8), "level_max is the last");
     }
 
     #[test]
@@ -264,7 +264,7 @@ mod tests {
         let mut policy = small(1000);
         for second in 0..60 {
             let limits = policy.observe(&seen(1000 * second, 100 * second));
-            assert_eq!((policy.level(), limits.free_writes), (None, 100));
+            assert_eq!((policy.level, limits.free_writes), (None, 100));
         }
     }
 
@@ -280,9 +280,9 @@ mod tests {
         let mut policy = small(1000);
         policy.observe(&seen(0, 0));
         policy.observe(&seen(10_000, 1000));
-        assert_eq!(policy.level(), None);
+        assert_eq!(policy.level, None);
         policy.observe(&seen(20_000, 2001));
-        assert_eq!(policy.level(), Some(3), "ten times the rate that is allowed, unobserved");
+        assert_eq!(policy.level, Some(3), "ten times the rate that is allowed, unobserved");
     }
 
     #[test]
@@ -290,13 +290,13 @@ mod tests {
         let mut policy = small(1000);
         policy.observe(&seen(0, 0));
         policy.observe(&seen(100, 101));
-        assert_eq!(policy.level(), Some(0));
+        assert_eq!(policy.level, Some(0));
         // 10 ms a write allow 100 a second; a writer that always waits gets 60 of them or more.
         for second in 1..=60u64 {
             policy.observe(&seen(100 + 1000 * second, 101 + 60 * second));
-            assert!(policy.level().is_some());
+            assert!(policy.level.is_some());
         }
-        assert_eq!(policy.level(), Some(3));
+        assert_eq!(policy.level, Some(3));
     }
 
     #[test]
@@ -304,11 +304,11 @@ mod tests {
         let mut policy = small(1000);
         policy.observe(&seen(0, 0));
         policy.observe(&seen(100, 401));
-        assert_eq!(policy.level(), Some(2));
+        assert_eq!(policy.level, Some(2));
         let levels: Vec<_> = (1..=4)
             .map(|step| {
                 policy.observe(&seen(100 + 2000 * step, 401 + step));
-                policy.level()
+                policy.level
             })
             .collect();
         assert_eq!(levels, [Some(1), Some(0), None, None]);
@@ -322,11 +322,11 @@ mod tests {
         policy.observe(&seen(0, 0));
         policy.observe(&seen(100, 201));
         policy.observe(&seen(2100, 201));
-        assert_eq!(policy.level(), Some(0));
+        assert_eq!(policy.level, Some(0));
         policy.observe(&seen(2200, 301));
-        assert_eq!(policy.level(), Some(0));
+        assert_eq!(policy.level, Some(0));
         policy.observe(&seen(2300, 302));
-        assert_eq!(policy.level(), Some(1));
+        assert_eq!(policy.level, Some(1));
     }
 
     #[test]
@@ -368,7 +368,7 @@ mod tests {
                 let done = releases[slot].max(ms(1000 * second)) + ms(1);
                 releases[slot] = gate.handle_write(done);
             }
-            result.push((gate.writes_total() - before, policy.level()));
+            result.push((gate.writes_total() - before, policy.level));
         }
         result
     }
