@@ -1,7 +1,7 @@
 //! What a test needs of the machine, and what happens where that is missing: the test is skipped
 //! with a reason that is seen, except that in CI nothing is skipped for a missing package.
 //!
-//! ```ignore
+//! ```text
 //! let nbdinfo = require!(requires::program("nbdinfo"));
 //! require!(requires::root());
 //! ```
