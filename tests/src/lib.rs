@@ -1,8 +1,8 @@
 //! Simulation, oracle, foreign clients, benchmarks and house rules.
 
-pub mod sim;
 pub mod requires;
 pub mod binaries;
+pub mod sim;
 pub mod house;
 pub mod wait;
 pub mod scratch;

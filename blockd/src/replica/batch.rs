@@ -9,7 +9,7 @@
 //! stored if that does not pay. Decoding checks every bound before anything is allocated for it.
 
 use super::encoding::Effort;
-use super::wire::{DIFFERING_MAX, Malformed, Reader};
+use super::wire::{DIFFERING_MAX, FrameType, HEADER_BYTES, Header, Malformed, Reader};
 use crate::delta::{Content, DataSlice};
 use crate::extent::{BLOCK_BYTES, Extent, LEAF_BYTES};
 
@@ -88,8 +88,29 @@ pub struct Encoded {
 }
 
 impl Encoder {
+    /// Lays the whole frame of a batch out into `frame`, which is overwritten.
+    pub fn encode_frame(
+        &mut self,
+        (epoch, seq): (u64, u64),
+        items: &[Item],
+        effort: Effort,
+        frame: &mut Vec<u8>,
+    ) -> Encoded {
+        frame.clear();
+        frame.resize(HEADER_BYTES, 0);
+        let encoded = self.append(items, effort, frame);
+        let header = Header::for_body(FrameType::Batch, epoch, seq, &frame[HEADER_BYTES..]);
+        frame[..HEADER_BYTES].copy_from_slice(&header.encode());
+        encoded
+    }
+
     /// Lays `items` out into `body`, which is overwritten.
     pub fn encode(&mut self, items: &[Item], effort: Effort, body: &mut Vec<u8>) -> Encoded {
+        body.clear();
+        self.append(items, effort, body)
+    }
+
+    fn append(&mut self, items: &[Item], effort: Effort, body: &mut Vec<u8>) -> Encoded {
         self.table.clear();
         self.payload.clear();
         let mut count = 0;
@@ -112,7 +133,6 @@ impl Encoder {
         let worth = tried && (self.compressed.len() as f64) < raw_bytes as f64 * WORTH_WHILE;
         let (encoding, payload) =
             if worth { (ENCODING_ZSTD, &self.compressed) } else { (ENCODING_STORED, &self.payload) };
-        body.clear();
         body.extend_from_slice(&(count as u32).to_le_bytes());
         body.extend_from_slice(&[encoding, 0, 0, 0]);
         body.extend_from_slice(&(raw_bytes as u32).to_le_bytes());

@@ -5,7 +5,8 @@
 //! 16  sequence u64         24  disk size u64      32  generation u64
 //! 40  sealed u64           48  replica epoch u64  56  boot id, 16 bytes
 //! 72  role u8   73 recording u8   74 length of disk id u8   75 length of moved-to u8
-//! 76  zeros     80 disk id, 64 bytes   144 moved-to, 255 bytes   399 … zeros
+//! 76  length of replicate-to u8, zeros    80 disk id, 64 bytes   144 moved-to, 255 bytes
+//! 400 replicate-to, 255 bytes             655 … zeros
 //! 4092 crc32 of all before
 //! ```
 //!
@@ -19,14 +20,15 @@ use crate::extent::BLOCK_BYTES;
 pub const HEADER_BYTES: usize = 4096;
 /// Longest disk id in bytes.
 pub const DISK_ID_BYTES_MAX: usize = 64;
-/// Longest name of the place where a disk moved, in bytes.
-pub const MOVED_TO_BYTES_MAX: usize = 255;
+/// Longest name of a place (where a disk moved, where its replica is), in bytes.
+pub const PLACE_BYTES_MAX: usize = 255;
 
 const MAGIC: &[u8; 8] = b"BLOCKDSC";
 const VERSION: u32 = 1;
 const DISK_ID_AT: usize = 80;
 const MOVED_TO_AT: usize = 144;
-const END_OF_FIELDS: usize = MOVED_TO_AT + MOVED_TO_BYTES_MAX;
+const REPLICATE_TO_AT: usize = 400;
+const END_OF_FIELDS: usize = REPLICATE_TO_AT + PLACE_BYTES_MAX;
 const CRC_AT: usize = HEADER_BYTES - 4;
 
 /// What a disk is to its guest.
@@ -87,6 +89,8 @@ pub struct Header {
     pub boot_id: [u8; 16],
     /// Where a fenced disk went; empty: not said.
     pub moved_to: String,
+    /// The socket of the replica that is kept in step; empty: none.
+    pub replicate_to: String,
 }
 
 /// Why a name cannot be kept in a sidecar.
@@ -128,8 +132,8 @@ pub fn check_disk_id(id: &str) -> Result<(), InvalidName> {
     Err(InvalidName { what: "the disk id", name: id.into(), rule })
 }
 
-fn check_moved_to(name: &str) -> Result<(), InvalidName> {
-    if name.len() <= MOVED_TO_BYTES_MAX && !name.contains(char::is_control) {
+fn check_place(name: &str) -> Result<(), InvalidName> {
+    if name.len() <= PLACE_BYTES_MAX && !name.contains(char::is_control) {
         return Ok(());
     }
     let rule = "at most 255 bytes without control characters";
@@ -150,13 +154,15 @@ impl Header {
             replica_epoch: 0,
             boot_id,
             moved_to: String::new(),
+            replicate_to: String::new(),
         })
     }
 
     /// Checks what a change may have broken.
     pub fn check(&self) -> Result<(), InvalidName> {
         check_disk_id(&self.disk_id)?;
-        check_moved_to(&self.moved_to)
+        check_place(&self.moved_to)?;
+        check_place(&self.replicate_to)
     }
 
     /// The bytes of one slot.
@@ -176,10 +182,11 @@ impl Header {
         put(40, &self.sealed.to_le_bytes());
         put(48, &self.replica_epoch.to_le_bytes());
         put(56, &self.boot_id);
-        let lengths = [self.disk_id.len() as u8, self.moved_to.len() as u8];
-        put(72, &[self.role.number(), self.recording.into(), lengths[0], lengths[1]]);
+        let lengths = [&self.disk_id, &self.moved_to, &self.replicate_to].map(|text| text.len() as u8);
+        put(72, &[self.role.number(), self.recording.into(), lengths[0], lengths[1], lengths[2]]);
         put(DISK_ID_AT, self.disk_id.as_bytes());
         put(MOVED_TO_AT, self.moved_to.as_bytes());
+        put(REPLICATE_TO_AT, self.replicate_to.as_bytes());
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -204,10 +211,12 @@ impl Header {
             recording,
             replica_epoch: number(bytes, 48),
             boot_id: bytes[56..72].try_into().expect("16 bytes"),
-            moved_to: text(bytes, MOVED_TO_AT, MOVED_TO_BYTES_MAX, bytes[75], "moved to")?,
+            moved_to: text(bytes, MOVED_TO_AT, PLACE_BYTES_MAX, bytes[75], "moved to")?,
+            replicate_to: text(bytes, REPLICATE_TO_AT, PLACE_BYTES_MAX, bytes[76], "replicate to")?,
         };
         check_disk_id(&header.disk_id).map_err(|_| Unreadable::Field("disk id"))?;
-        check_moved_to(&header.moved_to).map_err(|_| Unreadable::Field("moved to"))?;
+        check_place(&header.moved_to).map_err(|_| Unreadable::Field("moved to"))?;
+        check_place(&header.replicate_to).map_err(|_| Unreadable::Field("replicate to"))?;
         Ok((number(bytes, 16), header))
     }
 }

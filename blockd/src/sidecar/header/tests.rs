@@ -13,6 +13,7 @@ fn golden() -> Header {
         replica_epoch: 3,
         boot_id: *b"0123456789abcdef",
         moved_to: "site-b".into(),
+        replicate_to: "/run/b.rep".into(),
     }
 }
 
@@ -44,6 +45,7 @@ proptest! {
     fn what_is_encoded_is_decoded(
         disk_id in "[A-Za-z0-9._-]{1,64}",
         moved_to in "\\PC{0,60}",
+        replicate_to in "\\PC{0,60}",
         numbers in any::<[u64; 5]>(),
         role in 0..4usize,
         recording in any::<bool>(),
@@ -52,7 +54,7 @@ proptest! {
         let [size, generation, sealed, replica_epoch, sequence] = numbers;
         let role = Role::ALL[role];
         let header =
-            Header { disk_id, size, role, generation, sealed, recording, replica_epoch, boot_id, moved_to };
+            Header { disk_id, size, role, generation, sealed, recording, replica_epoch, boot_id, moved_to, replicate_to };
         prop_assume!(header.check().is_ok());
         prop_assert_eq!(Header::decode(&header.encode(sequence)), Ok((sequence, header)));
     }
