@@ -25,7 +25,7 @@ pub use size::{InvalidSize, parse_size};
 /// The smallest batch for a replica in bytes: smaller ones do not compress.
 pub const BATCH_BYTES_MIN: u64 = 64 << 10;
 /// The largest batch for a replica in bytes.
-pub const BATCH_BYTES_MAX: u64 = 16 << 20;
+pub const BATCH_BYTES_MAX: u64 = crate::replica::batch::RAW_BYTES_MAX as u64;
 /// The longest export name in bytes, of those that QEMU takes.
 const EXPORT_BYTES_MAX: usize = 255;
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub use failure::{Failure, FailureCode};
-pub use status::{Identity, Replication, Requests, Status, Throttle};
+pub use status::{Identity, Receiving, Replication, Requests, Status, Throttle};
 
 /// The longest request line in bytes, without its newline.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;

@@ -20,3 +20,6 @@ pub mod supervisor;
 
 #[cfg(test)]
 mod scratch;
+pub mod read_back;
+pub mod replica_source;
+pub mod replica_destination;

@@ -12,6 +12,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use throttle::Meter;
+
 use crate::replica::source::Source;
 use crate::tracker::Tracker;
 
@@ -21,12 +23,15 @@ pub struct Recording {
     pub tracker: Tracker,
     /// The stream.
     pub source: Source,
+    /// Deltas recorded, second by second.
+    pub deltas: Meter,
     sender_waits: bool,
 }
 
 struct Shared {
     recording: Mutex<Recording>,
     changed: Condvar,
+    progress: Condvar,
 }
 
 /// A handle to a recording; clones refer to the same.
@@ -42,8 +47,9 @@ impl std::fmt::Debug for Recorder {
 impl Recorder {
     /// A recording of a disk.
     pub fn new(tracker: Tracker, source: Source) -> Self {
-        let recording = Mutex::new(Recording { tracker, source, sender_waits: false });
-        Self(Arc::new(Shared { recording, changed: Condvar::new() }))
+        let recording =
+            Mutex::new(Recording { tracker, source, deltas: Meter::default(), sender_waits: false });
+        Self(Arc::new(Shared { recording, changed: Condvar::new(), progress: Condvar::new() }))
     }
 
     /// The recording, for a moment.
@@ -59,11 +65,22 @@ impl Recorder {
 
     /// Wakes the sender if it waits for a change like the one just recorded.
     pub fn wake_for_change(&self, mut guard: Guard<'_>) {
-        let Recording { tracker, source, sender_waits } = &mut *guard.0;
+        let Recording { tracker, source, sender_waits, .. } = &mut *guard.0;
         if *sender_waits && source.wakes_for_change(tracker) {
             *sender_waits = false;
             self.0.changed.notify_all();
         }
+    }
+
+    /// Says that the stream got on.
+    pub fn announce_progress(&self) {
+        self.0.progress.notify_all();
+    }
+
+    /// Gives the lock up until the stream got on, or for at most `timeout`.
+    pub fn wait_for_progress<'a>(&'a self, guard: Guard<'a>, timeout: Duration) -> Guard<'a> {
+        let waited = self.0.progress.wait_timeout(guard.0, timeout);
+        Guard(waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Gives the lock up until something worth sending changed, or for at most `timeout`.

@@ -90,6 +90,11 @@ impl Server {
         Some(id)
     }
 
+    /// Clients connected.
+    pub fn connections(&self) -> u64 {
+        self.connections.iter().flatten().count() as u64
+    }
+
     /// The socket is closed: requests under way complete, their replies are dropped.
     pub fn close(&mut self, id: ConnectionId) {
         if let Some(connection) = find(&mut self.connections, id) {

@@ -19,8 +19,8 @@ use std::ops::Range;
 
 pub use bits::{VecIntentMap, WordBits, word_count};
 pub use header::{
-    DISK_ID_BYTES_MAX, HEADER_BYTES, Header, InvalidName, MOVED_TO_BYTES_MAX, Role, Unreadable,
-    check_disk_id, newest,
+    DISK_ID_BYTES_MAX, HEADER_BYTES, Header, InvalidName, PLACE_BYTES_MAX, Role, Unreadable, check_disk_id,
+    newest,
 };
 pub use startup::{Asked, ImageState, Refusal, Start, startup};
 

@@ -55,6 +55,10 @@ pub struct RequestCounts {
     pub writes_total: u64,
     /// Bytes that they changed.
     pub written_bytes_total: u64,
+    /// Trims among the writes.
+    pub trims_total: u64,
+    /// Zeroings among the writes.
+    pub zeroes_total: u64,
     /// Flushes answered.
     pub flushes_total: u64,
     /// Requests that the store failed.
@@ -125,7 +129,7 @@ impl Volume {
         }
         op.result = outcome.map(drop);
         if op.stage == (Stage::InStore { recorded: true }) {
-            self.finish_recorded(id, outcome);
+            self.finish_recorded(id, outcome, now);
         }
         let op = self.op_mut(id);
         let durable =
@@ -141,7 +145,9 @@ impl Volume {
 
     /// The next reply that may go out, if any.
     pub fn poll_reply(&mut self, now: Duration) -> Option<Reply> {
-        while self.delayed.front().is_some_and(|(release, _)| *release <= now) {
+        // An open gate keeps nobody to an earlier promise.
+        let open = self.gate.is_open(now);
+        while self.delayed.front().is_some_and(|(release, _)| open || *release <= now) {
             let (_, id) = self.delayed.pop_front()?;
             self.ready.push_back(id);
         }
@@ -252,9 +258,10 @@ impl Volume {
     }
 
     /// Tells the recorder what became of a write, and starts what waited for it.
-    fn finish_recorded(&mut self, id: OpId, outcome: StoreOutcome) {
+    fn finish_recorded(&mut self, id: OpId, outcome: StoreOutcome, now: Duration) {
         let Some(recorder) = self.recorder.clone() else { return };
         let mut guard = recorder.lock();
+        guard.deltas.record(1, now);
         let op = self.op_mut(id);
         let extent = op.request.extent;
         let change = match (op.request.command, outcome, op.request.buf.take()) {
@@ -301,6 +308,8 @@ impl Volume {
             Command::Flush => counts.flushes_total += 1,
             Command::Write { .. } | Command::Trim { .. } | Command::Zero { .. } => {
                 counts.writes_total += 1;
+                counts.trims_total += u64::from(matches!(command, Command::Trim { .. }));
+                counts.zeroes_total += u64::from(matches!(command, Command::Zero { .. }));
                 counts.written_bytes_total += bytes;
             }
         }

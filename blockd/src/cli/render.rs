@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Aligned lines.
 pub fn status(status: &Status) -> String {
-    let Status { identity, replication, requests, throttle } = status;
+    let Status { identity, replication, receiving, requests, throttle } = status;
     let mut out = String::new();
     let mut row = |name: &str, text: String| writeln!(out, "{name:<12} {text}").expect("a string takes all");
     let sealed =
@@ -48,6 +48,19 @@ pub fn status(status: &Status) -> String {
         row(
             "digests",
             format!("{} leaves stale, {} differ", replication.stale_leaves, replication.mismatched_leaves),
+        );
+    }
+    if let Some(receiving) = receiving {
+        row(
+            "receiving",
+            format!(
+                "session {}, batch {} applied, {} durable; {} applied, {} leaves compared",
+                receiving.epoch,
+                receiving.applied_seq,
+                receiving.durable_seq,
+                bytes(receiving.applied_bytes_total),
+                receiving.compared_leaves_total
+            ),
         );
     }
     row(

@@ -12,6 +12,8 @@ pub struct Status {
     pub identity: Identity,
     /// How far the replica is behind.
     pub replication: Replication,
+    /// How far this replica is, where it is one.
+    pub receiving: Option<Receiving>,
     /// What the guest does.
     pub requests: Requests,
     /// How the guest is slowed.
@@ -68,7 +70,7 @@ pub struct Replication {
     pub deltas_total: u64,
     /// Bytes of deltas recorded.
     pub delta_bytes_total: u64,
-    /// Deltas that a later one made needless.
+    /// Queued blocks that a later delta made needless.
     pub coalesced_total: u64,
     /// Bytes sent, as on the wire.
     pub sent_bytes_total: u64,
@@ -76,10 +78,42 @@ pub struct Replication {
     pub raw_bytes_total: u64,
     /// Raw bytes a sent byte; 0: nothing was sent.
     pub ratio: f64,
-    /// The last batch that the replica has on its disk.
-    pub acknowledged_seq: u64,
+    /// Deltas that did not fit the queue's budget and became bits, in blocks.
+    pub overflowed_total: u64,
+    /// Batches sent.
+    pub batches_total: u64,
+    /// Bytes of the disk that the batches spoke of, holes included.
+    pub covered_bytes_total: u64,
+    /// Bytes of data that the replica acknowledged as durable.
+    pub acknowledged_bytes_total: u64,
+    /// Leaves that the replica had already.
+    pub spared_leaves_total: u64,
+    /// What the link is believed to carry.
+    pub link_bytes_per_s: u64,
+    /// Deltas recorded in each of the last whole seconds, oldest first.
+    pub deltas_per_second: Vec<u64>,
+    /// Where the replica is; empty: nowhere.
+    pub replicate_to: String,
     /// Why the last session ended; empty: it did not.
     pub last_error: String,
+}
+
+/// The replica, seen from itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Receiving {
+    /// The session's number (D13); 0: no source is connected.
+    pub epoch: u64,
+    /// The last batch applied.
+    pub applied_seq: u64,
+    /// The last batch that is durable here.
+    pub durable_seq: u64,
+    /// Bytes applied and not yet durable.
+    pub unflushed_bytes: u64,
+    /// Bytes applied, since the process started.
+    pub applied_bytes_total: u64,
+    /// Leaves compared, since the process started.
+    pub compared_leaves_total: u64,
 }
 
 /// What the guest asked for since the process began.
@@ -88,8 +122,6 @@ pub struct Replication {
 pub struct Requests {
     /// NBD connections now.
     pub connections: u64,
-    /// Requests that are not answered yet.
-    pub in_flight: u64,
     /// Reads answered.
     pub reads_total: u64,
     /// Bytes read.

@@ -9,10 +9,13 @@
 //! Knows how to start and end, not what commands mean: that is [`service`].
 
 mod open;
+mod replication;
+mod throttling;
 mod service;
 
 use std::io;
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -25,16 +28,20 @@ use crate::io::control_server;
 use crate::io::data_plane::{self, Choice};
 use crate::io::listen::Listeners;
 use crate::io::mailbox::{self, Mailbox};
+use crate::io::replica_destination::Receiver;
 use crate::io::ring;
+use crate::io::sidecar_file::{SidecarBits, SidecarFile};
 use crate::io::supervisor::tell_ready;
 use crate::nbd::export::Export;
 use crate::server::Server;
-use crate::sidecar::Role;
+use crate::sidecar::{Header, Role};
 use crate::store::BlockStore;
 use crate::volume::Volume;
 
 use self::open::Disk;
-use self::service::{Daemon, Served};
+use self::replication::Replication;
+use self::service::{Daemon, identity};
+use self::throttling::Throttling;
 
 /// How long the answer to a shutdown may take to reach its client.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,20 +62,60 @@ pub fn run(serve: &Serve, listeners: Listeners, start: Start) -> Result<()> {
     let signals = block_signals()?;
     let plane = choose_plane(serve.data_plane)?;
     let store: Arc<dyn BlockStore> = disk.store.clone();
-    let (mailbox, receiver) = mailbox::channel().context("cannot make a mailbox")?;
-    let server = Server::new(export(serve, &*store)?, volume(&disk), Arc::clone(&store));
+    let (mailbox, letters) = mailbox::channel().context("cannot make a mailbox")?;
+    let mut server = Server::new(export(serve, &*store)?, volume(&disk), Arc::clone(&store));
     stop_on_signal(signals, mailbox.clone())?;
-    let daemon = Daemon::new(Served::of(serve, &disk, plane), disk.sidecar, mailbox);
+    let identity = identity(serve, &disk, plane);
+    info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), %plane, "serving");
+    let (sidecar, replication) =
+        replication(serve, &disk.header, disk.sidecar, &store, &mailbox, &mut server)?;
+    let receiver = receive(listeners.replica, sidecar.as_ref(), &store)?;
+    let throttling = Throttling::start(serve.throttle.policy(), mailbox.clone(), replication.clone())
+        .context("cannot start the throttle")?;
+    let header = disk.header;
+    let daemon = Daemon { identity, header, sidecar, mailbox, replication, receiver, throttling };
     let control = control_server::serve(listeners.control, Arc::new(daemon));
     let control = control.context("cannot serve the control socket")?;
-    info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), %plane, "serving");
     tell_ready(start.supervised);
-    let served = data_plane::run(plane, server, Arc::clone(&store), &listeners.nbd, &receiver);
+    let served = data_plane::run(plane, server, Arc::clone(&store), &listeners.nbd, &letters);
     drop(served.context("the data plane failed")?);
     store.flush().context("cannot flush the disk at the end")?;
     control.drain(DRAIN_TIMEOUT);
     info!("ended as told");
     Ok(())
+}
+
+type SharedSidecar = Arc<Mutex<SidecarFile>>;
+
+/// The source's side of the disk; takes up a recording that the process before this one made.
+fn replication(
+    serve: &Serve,
+    header: &Header,
+    sidecar: Option<(SidecarFile, SidecarBits)>,
+    store: &Arc<dyn BlockStore>,
+    mailbox: &Mailbox,
+    server: &mut Server,
+) -> Result<(Option<SharedSidecar>, Option<Arc<Replication>>)> {
+    let Some((file, bits)) = sidecar else { return Ok((None, None)) };
+    let sidecar = Arc::new(Mutex::new(file));
+    let replication =
+        Replication::new(Arc::clone(store), Arc::clone(&sidecar), mailbox.clone(), serve.deltas);
+    if header.recording && matches!(header.role, Role::Primary | Role::Promoted) {
+        server.volume_mut().attach(replication.resume(Box::new(bits))?);
+    }
+    Ok((Some(sidecar), Some(Arc::new(replication))))
+}
+
+/// The destination's side, where there is a socket for it.
+fn receive(
+    listener: Option<UnixListener>,
+    sidecar: Option<&SharedSidecar>,
+    store: &Arc<dyn BlockStore>,
+) -> Result<Option<Arc<Receiver>>> {
+    let (Some(listener), Some(sidecar)) = (listener, sidecar) else { return Ok(None) };
+    let receiver = Receiver::new(Arc::clone(store), Arc::clone(sidecar));
+    receiver.listen(listener).context("cannot listen for a source")?;
+    Ok(Some(receiver))
 }
 
 /// Settled before the start: what cannot be is refused in time, and the status can say what is.

@@ -251,7 +251,8 @@ fn check_frame(bytes: &[u8; HEADER_BYTES]) -> Result<(), Unreadable> {
     if u64::from(word(12)) != BLOCK_BYTES {
         return Err(Unreadable::Field("block bytes"));
     }
-    if word(76) != 0 || bytes[END_OF_FIELDS..CRC_AT].iter().any(|byte| *byte != 0) {
+    let unused = [77..DISK_ID_AT, MOVED_TO_AT + PLACE_BYTES_MAX..REPLICATE_TO_AT, END_OF_FIELDS..CRC_AT];
+    if unused.into_iter().any(|range| bytes[range].iter().any(|byte| *byte != 0)) {
         return Err(Unreadable::Field("reserved"));
     }
     Ok(())

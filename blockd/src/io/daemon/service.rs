@@ -1,81 +1,80 @@
-//! What commands mean: status, limits, shutdown.
+//! What commands mean, and what the daemon says of itself.
 //!
 //! Commands come from several threads; whatever concerns the volume is asked of the data plane
-//! through its mailbox.
+//! through its mailbox. The source's commands are [`super::replication`]'s.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use throttle::Limits;
+use throttle::{Limits, policy};
 
 use super::open::Disk;
-use crate::config::{CacheFlag, Serve, Throttle};
-use crate::control::{self, Command, Failure, FailureCode, Identity, Requests, Status};
+use super::replication::{Replication, lock};
+use super::throttling::Throttling;
+use crate::config::{CacheFlag, Serve};
+use crate::control::{self, Command, Failure, FailureCode, Identity, Receiving, Requests, Status};
+use crate::extent::BLOCK_BYTES;
+use crate::io::clock;
 use crate::io::control_server::Service;
 use crate::io::data_plane::Choice;
 use crate::io::mailbox::{Mailbox, Stopped};
-use crate::io::sidecar_file::{SidecarBits, SidecarFile};
-use crate::sidecar::Header;
+use crate::io::replica_destination::Receiver;
+use crate::io::sidecar_file::SidecarFile;
+use crate::sidecar::{Header, Role};
 
-/// What stays the same while the daemon runs, and what the disk was at its start.
-pub struct Served {
-    identity: Identity,
-    header: Header,
-    policy: &'static str,
-}
-
-impl Served {
-    /// By the flags, the disk and the data plane.
-    pub fn of(serve: &Serve, disk: &Disk, data_plane: Choice) -> Self {
-        let cache = match serve.cache {
-            CacheFlag::Direct => "direct",
-            CacheFlag::Buffered => "buffered",
-        };
-        let identity = Identity {
-            image: serve.image.clone(),
-            disk_id: disk.header.disk_id.clone(),
-            size_bytes: disk.header.size,
-            data_plane: data_plane.to_string(),
-            cache: cache.into(),
-            ..Identity::default()
-        };
-        let policy = match serve.throttle {
-            Throttle::None => "none",
-            Throttle::Paper { .. } => "paper",
-            Throttle::Fixed { .. } => "fixed",
-        };
-        Self { identity, header: disk.header.clone(), policy }
+/// What stays the same while the daemon runs.
+pub fn identity(serve: &Serve, disk: &Disk, data_plane: Choice) -> Identity {
+    let cache = match serve.cache {
+        CacheFlag::Direct => "direct",
+        CacheFlag::Buffered => "buffered",
+    };
+    Identity {
+        image: serve.image.clone(),
+        disk_id: disk.header.disk_id.clone(),
+        size_bytes: disk.header.size,
+        data_plane: data_plane.to_string(),
+        cache: cache.into(),
+        ..Identity::default()
     }
 }
 
 /// Does what commands say.
 pub struct Daemon {
-    served: Served,
-    sidecar: Option<Mutex<(SidecarFile, SidecarBits)>>,
-    mailbox: Mailbox,
+    /// What stays the same.
+    pub identity: Identity,
+    /// What the disk was at its start; the truth where there is no sidecar.
+    pub header: Header,
+    /// What the disk remembers; none where it is served read-only.
+    pub sidecar: Option<Arc<Mutex<SidecarFile>>>,
+    /// The way to the data plane.
+    pub mailbox: Mailbox,
+    /// The source's side; none where the disk is served read-only.
+    pub replication: Option<Arc<Replication>>,
+    /// The destination's side, where there is a socket for it.
+    pub receiver: Option<Arc<Receiver>>,
+    /// Who slows the guest.
+    pub throttling: Throttling,
 }
 
 impl Daemon {
-    /// For a disk that is about to be served.
-    pub fn new(served: Served, sidecar: Option<(SidecarFile, SidecarBits)>, mailbox: Mailbox) -> Self {
-        Self { served, sidecar: sidecar.map(Mutex::new), mailbox }
-    }
-
     fn header(&self) -> Header {
-        match &self.sidecar {
-            Some(sidecar) => sidecar.lock().unwrap_or_else(PoisonError::into_inner).0.header().clone(),
-            None => self.served.header.clone(),
-        }
+        self.sidecar.as_ref().map_or_else(|| self.header.clone(), |sidecar| lock(sidecar).header().clone())
     }
 
     fn status(&self) -> Result<Value, Failure> {
-        let (counts, delay, delayed_writes_total) = self
+        let (counts, limits, delayed_writes_total, connections) = self
             .mailbox
             .ask(|server, now| {
+                let connections = server.connections();
                 let volume = server.volume_mut();
-                let gate = volume.gate();
-                (volume.counts(), gate.limits(now).delay, gate.delayed_writes_total())
+                (
+                    volume.counts(),
+                    volume.gate().limits(now),
+                    volume.gate().delayed_writes_total(),
+                    connections,
+                )
             })
             .map_err(stopped)?;
         let header = self.header();
@@ -83,35 +82,152 @@ impl Daemon {
             role: header.role.name().into(),
             generation: header.generation,
             sealed: header.sealed,
-            ..self.served.identity.clone()
+            ..self.identity.clone()
         };
         let requests = Requests {
+            connections,
             reads_total: counts.reads_total,
             read_bytes_total: counts.read_bytes_total,
             writes_total: counts.writes_total,
             written_bytes_total: counts.written_bytes_total,
             flushes_total: counts.flushes_total,
+            trims_total: counts.trims_total,
+            zeroes_total: counts.zeroes_total,
             errors_total: counts.errors_total,
-            ..Requests::default()
         };
+        let verdict = self.throttling.verdict();
         let throttle = control::Throttle {
-            policy: self.served.policy.into(),
-            delay_us: delay.as_micros() as u64,
+            policy: verdict.policy.into(),
+            level: verdict.level.into(),
+            delay_us: limits.delay.as_micros() as u64,
             delayed_writes_total,
-            ..control::Throttle::default()
         };
-        let replication =
-            control::Replication { recording: header.recording, ..control::Replication::default() };
-        let status = Status { identity, replication, requests, throttle };
+        let replication = self.replication_status(&header);
+        let status = Status { identity, replication, receiving: self.receiving(), requests, throttle };
         serde_json::to_value(status)
             .map_err(|error| Failure::new(FailureCode::Io, format!("cannot write the status: {error}"), ""))
     }
 
+    fn replication_status(&self, header: &Header) -> control::Replication {
+        let mut status =
+            control::Replication { epoch: header.replica_epoch, ..control::Replication::default() };
+        let Some(replication) = &self.replication else { return status };
+        let totals = replication.totals();
+        status.replicate_to.clone_from(&header.replicate_to);
+        status.last_error = replication.last_error();
+        status.sent_bytes_total = totals.sent_bytes.load(Ordering::Relaxed);
+        status.raw_bytes_total = totals.raw_bytes.load(Ordering::Relaxed);
+        status.link_bytes_per_s = totals.link_bytes_per_s.load(Ordering::Relaxed);
+        if status.sent_bytes_total > 0 {
+            status.ratio = status.raw_bytes_total as f64 / status.sent_bytes_total as f64;
+        }
+        let Some(recorder) = replication.recorder() else { return status };
+        let mut guard = recorder.lock();
+        let (on_the_way, pending) = (guard.tracker.on_the_way_bytes(), guard.tracker.pending());
+        status.recording = true;
+        status.dirty_blocks = pending.dirty_blocks();
+        status.queued_deltas = pending.queued_deltas();
+        status.queued_bytes = pending.queue_bytes();
+        status.backlog_bytes = pending.dirty_blocks() * BLOCK_BYTES + pending.queue_bytes() + on_the_way;
+        let counts = pending.counts();
+        status.deltas_total = counts.deltas_total;
+        status.delta_bytes_total = counts.delta_bytes_total;
+        status.coalesced_total = counts.coalesced_blocks_total;
+        status.overflowed_total = counts.overflowed_blocks_total;
+        status.connected = guard.source.is_streaming();
+        status.unacknowledged_bytes = guard.source.unacknowledged_bytes();
+        let sent = guard.source.counts();
+        status.batches_total = sent.batches_total;
+        status.covered_bytes_total = sent.covered_bytes_total;
+        status.acknowledged_bytes_total = sent.acknowledged_bytes_total;
+        status.spared_leaves_total = sent.spared_leaves_total;
+        if let Some(error) = guard.source.last_error() {
+            error.clone_into(&mut status.last_error);
+        }
+        status.stale_leaves = guard.tracker.agreement().unverified_leaves();
+        status.mismatched_leaves = guard.tracker.agreement().mismatched_leaves();
+        status.deltas_per_second = guard.deltas.series(clock::now()).collect();
+        status
+    }
+
+    fn receiving(&self) -> Option<Receiving> {
+        let applied = self.receiver.as_ref()?.applied();
+        Some(Receiving {
+            epoch: applied.epoch.load(Ordering::Relaxed),
+            applied_seq: applied.applied_seq.load(Ordering::Relaxed),
+            durable_seq: applied.durable_seq.load(Ordering::Relaxed),
+            unflushed_bytes: applied.unflushed_bytes.load(Ordering::Relaxed),
+            applied_bytes_total: applied.applied_bytes_total.load(Ordering::Relaxed),
+            compared_leaves_total: applied.compared_leaves_total.load(Ordering::Relaxed),
+        })
+    }
+
     fn limits(&self, limits: Limits) -> Result<Value, Failure> {
+        let set = move |server: &mut crate::server::Server, now| server.volume_mut().set_limits(limits, now);
+        self.mailbox.ask(set).map(|()| json!({})).map_err(stopped)
+    }
+
+    fn policy(&self, name: &str) -> Result<Value, Failure> {
+        let policy = policy::by_name(name)
+            .map_err(|error| Failure::new(FailureCode::BadRequest, error.to_string(), ""))?;
+        self.throttling.choose(policy);
+        Ok(json!({ "policy": name }))
+    }
+
+    /// Makes the replica the guest's disk (D7, M1): durably, before the first held write starts.
+    fn promote(&self, generation: u64) -> Result<Value, Failure> {
+        let (Some(receiver), Some(sidecar)) = (&self.receiver, &self.sidecar) else {
+            return Err(Failure::new(FailureCode::WrongRole, "this daemon receives no copy", ""));
+        };
+        let header = lock(sidecar).header().clone();
+        match header.role {
+            Role::Promoted if header.generation == generation => {
+                return Ok(json!({ "promoted": generation }));
+            }
+            Role::Replica if header.sealed == generation && generation != 0 => {}
+            Role::Replica if header.sealed == 0 => {
+                let message = "the replica is not sealed: the source has not said that it is complete";
+                return Err(Failure::new(FailureCode::Refused, message, "seal the source first"));
+            }
+            Role::Replica => {
+                let message =
+                    format!("the replica is sealed for generation {}, not {generation}", header.sealed);
+                return Err(Failure::new(FailureCode::WrongGeneration, message, ""));
+            }
+            role => {
+                let message = format!("this disk is {} (generation {})", role.name(), header.generation);
+                return Err(Failure::new(FailureCode::WrongRole, message, ""));
+            }
+        }
+        receiver.end_session();
+        let mut guard = lock(sidecar);
+        // The session may have voided the seal with its last words.
+        if guard.header().sealed != generation {
+            return Err(Failure::new(
+                FailureCode::Refused,
+                "the source has just unsealed the disk",
+                "seal it again",
+            ));
+        }
+        let change = |header: &mut Header| {
+            (header.role, header.generation, header.sealed) = (Role::Promoted, generation, 0);
+        };
+        guard.update(change).map_err(|error| {
+            Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), "")
+        })?;
+        drop(guard);
         self.mailbox
-            .ask(move |server, now| server.volume_mut().set_limits(limits, now))
-            .map(|()| json!({}))
-            .map_err(stopped)
+            .ask(|server, now| {
+                server.volume_mut().release();
+                server.handle_timeout(now);
+            })
+            .map_err(stopped)?;
+        Ok(json!({ "promoted": generation }))
+    }
+
+    fn source(&self) -> Result<&Replication, Failure> {
+        let none = || Failure::new(FailureCode::WrongRole, "the disk is served read-only", "");
+        self.replication.as_deref().ok_or_else(none)
     }
 }
 
@@ -119,21 +235,29 @@ impl Service for Daemon {
     fn handle(&self, command: Command) -> Result<Value, Failure> {
         match command {
             Command::Status {} => self.status(),
+            Command::Record { on } => self.source()?.record(on),
+            Command::Replicate { to } => self.source()?.replicate(&to),
+            Command::StopReplicating {} => self.source()?.stop(),
+            Command::Barrier { timeout_ms } => self.source()?.barrier(Duration::from_millis(timeout_ms)),
+            Command::Seal { generation, verify, timeout_ms } => {
+                self.source()?.seal(generation, verify, Duration::from_millis(timeout_ms))
+            }
+            Command::Unseal {} => self.source()?.unseal(),
+            Command::Fence { generation, moved_to } => self.source()?.fence(generation, &moved_to),
+            Command::Repair {} => self.source()?.repair(),
+            Command::Promote { generation } => self.promote(generation),
             Command::Limits { free_writes, delay_us, valid_ms } => self.limits(Limits {
                 free_writes,
                 delay: Duration::from_micros(delay_us),
                 valid_for: Duration::from_millis(valid_ms),
             }),
+            Command::Policy { name } => self.policy(&name),
             Command::Shutdown {} => self.mailbox.stop().map(|()| json!({})).map_err(stopped),
-            _ => Err(Failure::new(
-                FailureCode::Unsupported,
-                "this daemon serves its disk alone and keeps no replica",
-                "",
-            )),
         }
     }
 }
 
-fn stopped(_: Stopped) -> Failure {
+/// The failure of a command that comes too late.
+pub fn stopped(_: Stopped) -> Failure {
     Failure::new(FailureCode::Stopping, "the daemon is ending", "")
 }

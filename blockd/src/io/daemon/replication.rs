@@ -1,0 +1,373 @@
+//! The source's commands: record, replicate, barrier, seal, unseal, fence, repair.
+//!
+//! ```text
+//!           record on          replicate             seal                fence
+//! serving ───────────► recording ───────► in step ───────────► sealed ─────────► fenced
+//!    ▲    record off       ▲ stop-replicating │     unseal       │
+//!    └─────────────────────┴──────────────────┴──────────────────┘
+//! ```
+//!
+//! What must outlive the process is in the sidecar before it is answered (D11). A seal that fails,
+//! for whatever reason, lets the guest's writes go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::config::Deltas;
+use crate::control::{Failure, FailureCode, Verify};
+use crate::extent::LEAF_BYTES;
+use crate::io::clock;
+use crate::io::mailbox::Mailbox;
+use crate::io::replica_source::{Parts, Replicator, StreamTotals};
+use crate::io::sidecar_file::SidecarFile;
+use crate::recorder::{Guard, Recorder, Recording};
+use crate::replica::source::{SealState, Source, SourceConfig};
+use crate::sidecar::{IntentMap, Role};
+use crate::store::BlockStore;
+use crate::tracker::Tracker;
+
+use super::service::stopped;
+
+/// Somebody who waits looks again after this long, whatever happened.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The source's side of a replicated disk.
+pub struct Replication {
+    store: Arc<dyn BlockStore>,
+    sidecar: Arc<Mutex<SidecarFile>>,
+    mailbox: Mailbox,
+    deltas: Deltas,
+    totals: Arc<StreamTotals>,
+    last_error: Arc<Mutex<String>>,
+    active: Mutex<Active>,
+}
+
+#[derive(Default)]
+struct Active {
+    // Before the recorder, so that the stream ends first.
+    replicator: Option<Replicator>,
+    recorder: Option<Recorder>,
+}
+
+type Done = Result<Value, Failure>;
+
+impl Replication {
+    /// For a disk that is not recorded yet.
+    pub fn new(
+        store: Arc<dyn BlockStore>,
+        sidecar: Arc<Mutex<SidecarFile>>,
+        mailbox: Mailbox,
+        deltas: Deltas,
+    ) -> Self {
+        Self {
+            store,
+            sidecar,
+            mailbox,
+            deltas,
+            totals: Arc::default(),
+            last_error: Arc::default(),
+            active: Mutex::default(),
+        }
+    }
+
+    /// Takes up what the sidecar says was under way: recording, the stream, the seal. To be called
+    /// before the first request is served; returns the recorder for the volume.
+    pub fn resume(&self, bits: Box<dyn IntentMap>) -> Result<Recorder, Failure> {
+        let recorder = self.recorder_with(bits);
+        let header = lock(&self.sidecar).header().clone();
+        if header.sealed != 0 {
+            recorder.lock().source.restore_seal(header.sealed);
+        }
+        let mut active = lock(&self.active);
+        active.recorder = Some(recorder.clone());
+        if !header.replicate_to.is_empty() {
+            active.replicator = Some(self.replicator(&recorder, Path::new(&header.replicate_to))?);
+        }
+        Ok(recorder)
+    }
+
+    /// What is recorded, if anything is.
+    pub fn recorder(&self) -> Option<Recorder> {
+        lock(&self.active).recorder.clone()
+    }
+
+    /// What was sent.
+    pub fn totals(&self) -> &StreamTotals {
+        &self.totals
+    }
+
+    /// Why the last session ended; empty while all is well.
+    pub fn last_error(&self) -> String {
+        lock(&self.last_error).clone()
+    }
+
+    /// `record on` and `record off`.
+    pub fn record(&self, on: bool) -> Done {
+        let mut active = lock(&self.active);
+        if on {
+            self.record_on(&mut active)?;
+            return Ok(json!({ "recording": true }));
+        }
+        if lock(&self.sidecar).header().sealed != 0 {
+            return Err(refused("the disk is sealed", "unseal it first"));
+        }
+        active.replicator = None;
+        if active.recorder.take().is_some() {
+            self.mailbox.ask(|server, _| server.volume_mut().detach().is_some()).map_err(stopped)?;
+            let change = |header: &mut crate::sidecar::Header| {
+                header.recording = false;
+                header.replicate_to.clear();
+            };
+            lock(&self.sidecar).update(change).map_err(sidecar_failed)?;
+        }
+        Ok(json!({ "recording": false }))
+    }
+
+    /// `replicate`: records if nobody does yet, and keeps the replica at `to` in step.
+    pub fn replicate(&self, to: &Path) -> Done {
+        let place = to.to_str().filter(|_| to.is_absolute());
+        let place = place
+            .ok_or_else(|| refused("the replica's socket is no absolute path", "give the whole path"))?;
+        let mut active = lock(&self.active);
+        let recorder = self.record_on(&mut active)?;
+        active.replicator = None;
+        let change = |header: &mut crate::sidecar::Header| header.replicate_to = place.to_owned();
+        lock(&self.sidecar).update(change).map_err(sidecar_failed)?;
+        active.replicator = Some(self.replicator(&recorder, to)?);
+        Ok(json!({ "replicating_to": to }))
+    }
+
+    /// `stop-replicating`: the stream ends, the recording goes on.
+    pub fn stop(&self) -> Done {
+        lock(&self.active).replicator = None;
+        lock(&self.sidecar).update(|header| header.replicate_to.clear()).map_err(sidecar_failed)?;
+        Ok(json!({}))
+    }
+
+    /// `barrier`: waits until everything answered before is durable at the replica.
+    pub fn barrier(&self, timeout: Duration) -> Done {
+        let recorder = self.recording()?;
+        let started = clock::now();
+        let mut guard = recorder.lock();
+        let barrier = guard.tracker.add_barrier();
+        recorder.wake();
+        while !guard.tracker.barrier_passed(barrier) && clock::now() - started < timeout {
+            guard = recorder.wait_for_progress(guard, LOOK_AGAIN);
+        }
+        if guard.tracker.end_barrier(barrier) {
+            return Ok(json!({ "waited_ms": millis_since(started) }));
+        }
+        Err(self.timed_out("the replica does not have everything yet", &guard))
+    }
+
+    /// `seal` (D8): holds the guest's writes, drains, compares; on any failure lets them go on.
+    pub fn seal(&self, generation: u64, verify: Verify, timeout: Duration) -> Done {
+        let recorder = self.recording()?;
+        let header = lock(&self.sidecar).header().clone();
+        if header.sealed == generation {
+            return Ok(json!({ "sealed": generation }));
+        }
+        if header.sealed != 0 {
+            return Err(refused(
+                format!("the disk is sealed for generation {}", header.sealed),
+                "unseal it first",
+            ));
+        }
+        if generation <= header.generation {
+            let message =
+                format!("generation {generation} is not newer than this disk's {}", header.generation);
+            return Err(Failure::new(FailureCode::WrongGeneration, message, "use the next one"));
+        }
+        let started = clock::now();
+        self.mailbox.ask(|server, _| server.volume_mut().hold()).map_err(stopped)?;
+        match self.drain_and_compare(&recorder, generation, verify, timeout) {
+            Ok(()) => {
+                lock(&self.sidecar).update(|header| header.sealed = generation).map_err(|error| {
+                    self.let_go(&recorder);
+                    sidecar_failed(error)
+                })?;
+                Ok(json!({ "sealed": generation, "took_ms": millis_since(started) }))
+            }
+            Err(failure) => {
+                self.let_go(&recorder);
+                Err(failure)
+            }
+        }
+    }
+
+    /// `unseal`: the guest's writes go on here.
+    pub fn unseal(&self) -> Done {
+        let recorder = self.recording()?;
+        lock(&self.sidecar).update(|header| header.sealed = 0).map_err(sidecar_failed)?;
+        self.let_go(&recorder);
+        Ok(json!({ "sealed": 0 }))
+    }
+
+    /// `fence`: the disk lives elsewhere from here on, and is never served here by accident (D11).
+    pub fn fence(&self, generation: u64, moved_to: &str) -> Done {
+        let sealed = lock(&self.sidecar).header().sealed;
+        if sealed == 0 || sealed != generation {
+            let message = format!("the disk is not sealed for generation {generation}");
+            return Err(Failure::new(FailureCode::WrongGeneration, message, "seal it first"));
+        }
+        lock(&self.active).replicator = None;
+        let change = |header: &mut crate::sidecar::Header| {
+            header.role = Role::Fenced;
+            header.generation = generation;
+            header.recording = false;
+            header.replicate_to.clear();
+            moved_to.clone_into(&mut header.moved_to);
+        };
+        lock(&self.sidecar).update(change).map_err(sidecar_failed)?;
+        Ok(json!({ "fenced": generation }))
+    }
+
+    /// `repair`: sends again what was found to differ.
+    pub fn repair(&self) -> Done {
+        let recorder = self.recording()?;
+        let leaves = recorder.lock().tracker.repair();
+        recorder.wake();
+        Ok(json!({ "leaves": leaves }))
+    }
+
+    fn record_on(&self, active: &mut Active) -> Result<Recorder, Failure> {
+        if let Some(recorder) = &active.recorder {
+            return Ok(recorder.clone());
+        }
+        let mut sidecar = lock(&self.sidecar);
+        let role = sidecar.header().role;
+        if !matches!(role, Role::Primary | Role::Promoted) {
+            let message = format!("this disk is {} and not the guest's own", role.name());
+            return Err(Failure::new(FailureCode::WrongRole, message, ""));
+        }
+        // The space first: a write to a mapped page that finds none would be fatal.
+        sidecar.reserve().map_err(sidecar_failed)?;
+        let mut bits = sidecar.bits().map_err(sidecar_failed)?;
+        bits.set_all();
+        sidecar.update(|header| header.recording = true).map_err(sidecar_failed)?;
+        drop(sidecar);
+        let recorder = self.recorder_with(Box::new(bits));
+        let attached = recorder.clone();
+        self.mailbox.ask(move |server, _| server.volume_mut().attach(attached)).map_err(stopped)?;
+        active.recorder = Some(recorder.clone());
+        Ok(recorder)
+    }
+
+    fn recorder_with(&self, bits: Box<dyn IntentMap>) -> Recorder {
+        let size = self.store.geometry().size;
+        let disk_id = lock(&self.sidecar).header().disk_id.clone();
+        let source = Source::new(SourceConfig {
+            size,
+            disk_id,
+            batch_bytes: self.deltas.batch_bytes,
+            batch_age: self.deltas.batch_age,
+            window_bytes: self.deltas.window_bytes,
+        });
+        Recorder::new(Tracker::new(size, self.deltas.budget_bytes, bits), source)
+    }
+
+    fn replicator(&self, recorder: &Recorder, to: &Path) -> Result<Replicator, Failure> {
+        lock(&self.last_error).clear();
+        let parts = Parts {
+            store: Arc::clone(&self.store),
+            recorder: recorder.clone(),
+            sidecar: Arc::clone(&self.sidecar),
+            totals: Arc::clone(&self.totals),
+            last_error: Arc::clone(&self.last_error),
+        };
+        let started = Replicator::start(parts, PathBuf::from(to));
+        started.map_err(|error| Failure::new(FailureCode::Io, format!("cannot start a thread: {error}"), ""))
+    }
+
+    fn drain_and_compare(
+        &self,
+        recorder: &Recorder,
+        generation: u64,
+        verify: Verify,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        let started = clock::now();
+        let mut guard = recorder.lock();
+        let Recording { tracker, source, .. } = &mut *guard;
+        source.seal(tracker, generation, verify == Verify::All);
+        recorder.wake();
+        loop {
+            match guard.source.seal_state() {
+                SealState::Sealed(_) => return Ok(()),
+                SealState::Differs(leaf) => {
+                    return Err(differs(leaf, guard.tracker.agreement().mismatched_leaves()));
+                }
+                SealState::Open | SealState::Sealing(_) | SealState::Told(_) => {}
+            }
+            if clock::now() - started >= timeout {
+                return Err(self.timed_out("the disk could not be sealed in time", &guard));
+            }
+            guard = recorder.wait_for_progress(guard, LOOK_AGAIN);
+        }
+    }
+
+    /// Undoes what a seal did, on this side.
+    fn let_go(&self, recorder: &Recorder) {
+        recorder.lock().source.unseal();
+        recorder.wake();
+        // If the data plane has stopped there is nobody to let go.
+        let _ = self.mailbox.ask(|server, now| {
+            server.volume_mut().release();
+            server.handle_timeout(now);
+        });
+    }
+
+    fn recording(&self) -> Result<Recorder, Failure> {
+        self.recorder().ok_or_else(|| {
+            Failure::new(FailureCode::NotRecording, "writes are not recorded", "use record on, or replicate")
+        })
+    }
+
+    fn timed_out(&self, what: &str, guard: &Guard<'_>) -> Failure {
+        if !guard.source.is_streaming() {
+            let error = self.last_error();
+            let why = if error.is_empty() { "no replica is connected".into() } else { error };
+            return Failure::new(
+                FailureCode::NotConnected,
+                format!("{what}: {why}"),
+                "use replicate, or wait longer",
+            );
+        }
+        let backlog = guard.tracker.on_the_way_bytes() + guard.tracker.pending().queue_bytes();
+        let blocks = guard.tracker.pending().dirty_blocks();
+        let message = format!("{what}: {blocks} blocks and {backlog} bytes are still to go");
+        Failure::new(FailureCode::Timeout, message, "wait longer (--timeout-ms)")
+    }
+}
+
+fn differs(leaf: u64, leaves: u64) -> Failure {
+    let offset = leaf * LEAF_BYTES;
+    let message = format!(
+        "the two disks differ in {leaves} of their {LEAF_BYTES}-byte leaves, first in the one at byte {offset}"
+    );
+    Failure::new(FailureCode::DigestMismatch, message, "check both disks; repair sends those leaves again")
+}
+
+fn refused(message: impl Into<String>, hint: &str) -> Failure {
+    Failure::new(FailureCode::Refused, message, hint)
+}
+
+fn sidecar_failed(error: std::io::Error) -> Failure {
+    Failure::new(
+        FailureCode::Io,
+        format!("cannot write the sidecar: {error}"),
+        "check the space and the disk beside the image",
+    )
+}
+
+fn millis_since(started: Duration) -> u64 {
+    (clock::now() - started).as_millis() as u64
+}
+
+/// The lock of a value that is whole at every moment, so that a panic elsewhere spoils nothing.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
