@@ -33,6 +33,8 @@ const LADDER: [(Effort, f64, f64); 6] = [
 const WEIGHT: f64 = 0.2;
 /// Batches smaller than this say little about speed or ratio, in bytes.
 const TELLING_BYTES: usize = 16 << 10;
+/// A stream that takes bytes faster than this makes nobody wait: it only copies them.
+const COPY_BYTES_PER_S: f64 = 1e9;
 /// While storing, one batch in so many is compressed to learn the ratio.
 const PROBE_EVERY: u32 = 16;
 
@@ -88,7 +90,8 @@ impl EffortChooser {
             return;
         }
         let (encoding, sending) = (seen.encoding.as_secs_f64().max(1e-9), seen.sending.as_secs_f64());
-        let waited = sending > 0.2 * (encoding + sending) && sending > 0.001;
+        let copied = seen.payload_bytes as f64 / COPY_BYTES_PER_S;
+        let waited = sending > 0.2 * (encoding + sending) && sending > copied;
         let rate = seen.payload_bytes as f64 / (encoding + sending);
         if waited {
             self.link_bytes_per_s += WEIGHT * (rate - self.link_bytes_per_s);
