@@ -172,9 +172,14 @@ pub fn decode_differing(body: &[u8]) -> Result<Vec<u64>, Malformed> {
     if count > DIFFERING_MAX {
         return Err(Malformed::Field("an acknowledgement names too many leaves"));
     }
-    let leaves = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+    let leaves = (0..count).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
     reader.end()?;
-    Ok(leaves)
+    // The source searches by halving: out of order, a leaf that differs would pass as the same.
+    if leaves.is_sorted_by(|a, b| a < b) {
+        Ok(leaves)
+    } else {
+        Err(Malformed::Field("an acknowledgement's leaves are not in ascending order"))
+    }
 }
 
 /// Lays out the body of `Seal`, `Sealed` and `Unseal`.
