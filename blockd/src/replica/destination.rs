@@ -119,9 +119,21 @@ impl Destination {
         }
     }
 
-    /// Takes a frame in. Only when [`Destination::poll_op`] has nothing more.
+    /// Takes a frame in. Only when [`Destination::poll_op`] has nothing more. An error ends the
+    /// session, and the source is told why.
     pub fn handle_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), SessionError> {
         assert!(self.ops.is_empty(), "D6: a frame is applied whole before the next");
+        let taken = self.take_frame(header, body);
+        if let Err(error) = &taken
+            && self.phase != Phase::Over
+        {
+            self.phase = Phase::Over;
+            self.answer(FrameType::Failed, 0, &wire::encode_text(&error.to_string()));
+        }
+        taken
+    }
+
+    fn take_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), SessionError> {
         if self.phase == Phase::Streaming && header.epoch != self.epoch {
             return Err(SessionError::Protocol("a frame carries another epoch"));
         }
@@ -201,7 +213,8 @@ impl Destination {
 
     /// Everything up to this batch is applied.
     pub fn applied_seq(&self) -> u64 {
-        if self.ops.is_empty() { self.batch_seq } else { self.batch_seq.saturating_sub(1) }
+        let recording = |op: &Op| matches!(op, Op::Flush | Op::RecordEpoch(_) | Op::RecordSeal(_));
+        if self.ops.iter().all(recording) { self.batch_seq } else { self.batch_seq - 1 }
     }
 
     /// Everything up to this batch is durable.
