@@ -160,9 +160,10 @@ impl Destination {
     }
 
     /// What to do next with the disk; report by [`Destination::handle_done`]. With nothing queued,
-    /// a flush is due when `idle` (no more input waits), or when much is unflushed.
+    /// a flush is due when `idle` (no more input waits), or when much is unflushed. Nothing is due
+    /// once the session is over.
     pub fn poll_op(&mut self, idle: bool) -> Option<Op> {
-        if self.ops.is_empty() && self.durable_seq < self.batch_seq {
+        if self.ops.is_empty() && self.durable_seq < self.batch_seq && self.phase != Phase::Over {
             let much = self.unflushed_bytes >= FLUSH_BYTES || self.differing.len() > DIFFERING_MAX / 2;
             if idle || much {
                 self.ops.push_back(Op::Flush);
