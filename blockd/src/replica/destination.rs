@@ -127,6 +127,8 @@ impl Destination {
         if let Err(error) = &taken
             && self.phase != Phase::Over
         {
+            // Also a frame that came instead of a hello is answered under its own epoch.
+            self.epoch = if self.phase == Phase::AwaitingHello { header.epoch } else { self.epoch };
             self.phase = Phase::Over;
             self.answer(FrameType::Failed, 0, &wire::encode_text(&error.to_string()));
         }
