@@ -218,4 +218,4 @@ fn put_text(body: &mut Vec<u8>, text: &str, max: usize) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
