@@ -7,7 +7,7 @@ use super::{
 use crate::buffer::PageBuf;
 use crate::delta::{Content, DataSlice};
 use crate::extent::{BLOCK_BYTES, Extent, LEAF_BYTES, block_count, leaf_count};
-use crate::replica::wire::BODY_BYTES_MAX;
+use crate::replica::wire::{BODY_BYTES_MAX, FrameType, frame};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 const DATA: u8 = super::KIND_DATA;
@@ -328,6 +328,16 @@ fn unknown_encodings_and_reserved_bytes_are_refused() {
     for end in 0..whole.len() {
         assert_eq!(decode(&whole[..end], 1 << 30), Err(Malformed::Truncated("batch")));
     }
+}
+
+#[test]
+fn a_frame_encoded_in_place_is_the_frame_of_its_body() {
+    let items = [data(0, &[0x61; BLOCK]), Item::AllZeros(Extent::new(0, LEAF_BYTES))];
+    let mut framed = b"from the batch before".to_vec();
+    let encoded = Encoder::default().encode_frame((5, 6), &items, Effort::Zstd(3), &mut framed);
+    let mut body = Vec::new();
+    assert_eq!(Encoder::default().encode(&items, Effort::Zstd(3), &mut body), encoded);
+    assert_eq!(framed, frame(FrameType::Batch, 5, 6, &body));
 }
 
 #[test]
