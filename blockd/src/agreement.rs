@@ -14,6 +14,9 @@
 //! that does not return what was written, so it stays until an operator orders a repair, and a
 //! seal fails as long as it stands.
 //!
+//! A leaf that changed while it is compared stays stale until that answer is there: one question a
+//! leaf at a time, or the answer to the first would pass for the answer to the second.
+//!
 //! The same question, asked before the data is sent, spares data that the replica has already
 //! (an *offer*): after a crash, or when a guest comes back to a host that it left.
 
@@ -59,9 +62,9 @@ impl Agreement {
         self.offers = Bitmap::full(self.leaves);
     }
 
-    /// True, once, if `leaf` is to be offered.
+    /// True, once, if `leaf` is to be offered; never while it is being compared.
     pub fn take_offer(&mut self, leaf: u64) -> bool {
-        self.offers.remove(leaf..leaf + 1) == 1
+        self.offers.remove(leaf..leaf + 1) == 1 && !self.checking.contains(leaf)
     }
 
     /// `leaf` is offered: its answer says as much as that of a check.
@@ -118,7 +121,8 @@ impl Agreement {
         self.stale = Bitmap::full(self.leaves);
     }
 
-    /// Leaves not yet compared since they changed, those being compared included.
+    /// Leaves not yet compared since they changed, those being compared included; one that changed
+    /// while it is compared counts twice, as it is compared twice.
     pub fn unverified_leaves(&self) -> u64 {
         self.stale.count() + self.checking.count()
     }
@@ -158,3 +162,6 @@ impl Agreement {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

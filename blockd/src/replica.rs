@@ -6,10 +6,11 @@
 //!               └───────────────── ack: durable up to n, leaves that differ ────────┘
 //! ```
 //!
-//! `wire` lays out frames, `batch` what goes into one, `encoding` chooses how hard to compress,
-//! `source` decides what to send next, `destination` what to do with what comes. All without I/O:
-//! `crate::io::replica_*` moves the bytes. The normative description is `docs/wire.md`.
+//! `frame` lays out frames, `wire` their bodies, `batch` the largest of those, `encoding` chooses how
+//! hard to compress, `source` decides what to send next, `destination` what to do with what comes.
+//! All without I/O: `crate::io::replica_*` moves the bytes. Normative: `docs/wire.md`.
 
+pub mod frame;
 pub mod wire;
 pub mod batch;
 pub mod encoding;

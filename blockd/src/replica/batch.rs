@@ -246,6 +246,7 @@ fn decode_item(reader: &mut Reader<'_>, size: u64, payload_at: usize) -> Result<
 
 fn decode_payload(encoding: u8, bytes: &[u8], raw_bytes: usize) -> Result<Vec<u8>, Malformed> {
     let payload = match encoding {
+        ENCODING_STORED if bytes.len() != raw_bytes => return Err(Malformed::Truncated("batch")),
         ENCODING_STORED => bytes.to_vec(),
         ENCODING_ZSTD => zstd::bulk::decompress(bytes, raw_bytes)
             .map_err(|_| Malformed::Field("a batch's payload does not decompress"))?,

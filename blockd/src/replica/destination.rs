@@ -119,9 +119,23 @@ impl Destination {
         }
     }
 
-    /// Takes a frame in. Only when [`Destination::poll_op`] has nothing more.
+    /// Takes a frame in. Only when [`Destination::poll_op`] has nothing more. An error ends the
+    /// session, and the source is told why.
     pub fn handle_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), SessionError> {
         assert!(self.ops.is_empty(), "D6: a frame is applied whole before the next");
+        let taken = self.take_frame(header, body);
+        if let Err(error) = &taken
+            && self.phase != Phase::Over
+        {
+            // Also a frame that came instead of a hello is answered under its own epoch.
+            self.epoch = if self.phase == Phase::AwaitingHello { header.epoch } else { self.epoch };
+            self.phase = Phase::Over;
+            self.answer(FrameType::Failed, 0, &wire::encode_text(&error.to_string()));
+        }
+        taken
+    }
+
+    fn take_frame(&mut self, header: &Header, body: &[u8]) -> Result<(), SessionError> {
         if self.phase == Phase::Streaming && header.epoch != self.epoch {
             return Err(SessionError::Protocol("a frame carries another epoch"));
         }
@@ -148,9 +162,10 @@ impl Destination {
     }
 
     /// What to do next with the disk; report by [`Destination::handle_done`]. With nothing queued,
-    /// a flush is due when `idle` (no more input waits), or when much is unflushed.
+    /// a flush is due when `idle` (no more input waits), or when much is unflushed. Nothing is due
+    /// once the session is over.
     pub fn poll_op(&mut self, idle: bool) -> Option<Op> {
-        if self.ops.is_empty() && self.durable_seq < self.batch_seq {
+        if self.ops.is_empty() && self.durable_seq < self.batch_seq && self.phase != Phase::Over {
             let much = self.unflushed_bytes >= FLUSH_BYTES || self.differing.len() > DIFFERING_MAX / 2;
             if idle || much {
                 self.ops.push_back(Op::Flush);
@@ -201,7 +216,8 @@ impl Destination {
 
     /// Everything up to this batch is applied.
     pub fn applied_seq(&self) -> u64 {
-        if self.ops.is_empty() { self.batch_seq } else { self.batch_seq.saturating_sub(1) }
+        let recording = |op: &Op| matches!(op, Op::Flush | Op::RecordEpoch(_) | Op::RecordSeal(_));
+        if self.ops.iter().all(recording) { self.batch_seq } else { self.batch_seq - 1 }
     }
 
     /// Everything up to this batch is durable.

@@ -1,22 +1,19 @@
-//! The replica protocol's frames: a fixed header and a bounded body, little-endian.
+//! The messages of the replica protocol: what is in the body of each frame but a batch's.
 //!
-//! ```text
-//! 0      4     5     6       8       16      24         28         32          36
-//! | magic | type | 0 |   0   | epoch |  seq  | body len | body crc | header crc | body …
-//! ```
+//! | source                      | destination                                            |
+//! |-----------------------------|--------------------------------------------------------|
+//! | hello                       | welcome, or refused                                    |
+//! | batch (see `batch`) …       | ack: durable up to here, these leaves differ …         |
+//! | seal, unseal                | sealed                                                 |
+//! |                             | failed, at any time                                    |
 //!
-//! The header's checksum is apart from the body's, so that the length can be trusted before the
-//! body is read. Unknown types and reserved bytes that are not zero are refused. `Hello` never
-//! changes its shape. Layouts are normative in `docs/wire.md`; golden bytes are in the tests.
+//! Every field has a bound, and a body that is longer or shorter than its message is refused.
+//! `Hello` and `Refused` never change their shape. Layouts are normative in `docs/wire.md`;
+//! golden bytes are in the tests.
 
-use thiserror::Error;
+pub(super) use super::frame::Reader;
+pub use super::frame::{BODY_BYTES_MAX, FrameType, HEADER_BYTES, Header, MAGIC, Malformed, frame};
 
-/// First bytes of every frame.
-pub const MAGIC: [u8; 4] = *b"MRPL";
-/// Bytes of a frame's header.
-pub const HEADER_BYTES: usize = 36;
-/// The longest body, in bytes.
-pub const BODY_BYTES_MAX: usize = 2 << 20;
 /// The protocol version that this build speaks.
 pub const VERSION: u16 = 1;
 /// The longest disk identity, in bytes.
@@ -25,141 +22,6 @@ pub const DISK_ID_BYTES_MAX: usize = 64;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// The most leaves that one acknowledgement may name as different.
 pub const DIFFERING_MAX: usize = 65_536;
-
-/// Why bytes are not a frame.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Malformed {
-    /// The stream is not this protocol.
-    #[error("the stream does not start with the frame magic (got {0:02x?})")]
-    Magic([u8; 4]),
-    /// A bit flipped, or the stream is torn.
-    #[error("the checksum of the {0} does not match")]
-    Checksum(&'static str),
-    /// A frame type that this version does not know.
-    #[error("unknown frame type {0}")]
-    Type(u8),
-    /// Reserved bytes are in use.
-    #[error("reserved bytes of the {0} are not zero")]
-    Reserved(&'static str),
-    /// The length is out of bounds.
-    #[error("a body of {0} bytes is past the limit of {BODY_BYTES_MAX}")]
-    Length(u32),
-    /// The body ends early, or goes on after its end.
-    #[error("the body of a {0} frame is too short or too long")]
-    Truncated(&'static str),
-    /// A field is out of its bounds.
-    #[error("{0}")]
-    Field(&'static str),
-}
-
-/// What a frame is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FrameType {
-    /// Source: who I am, which disk, which epoch.
-    Hello = 1,
-    /// Destination: go on.
-    Welcome = 2,
-    /// Destination: no, and why.
-    Refused = 3,
-    /// Source: changes and checks, in order.
-    Batch = 4,
-    /// Destination: everything up to `seq` is durable; these leaves differ.
-    Ack = 5,
-    /// Source: this is all, for this generation.
-    Seal = 6,
-    /// Destination: sealed, durably.
-    Sealed = 7,
-    /// Source: the seal is void.
-    Unseal = 8,
-    /// Destination: cannot go on, and why.
-    Failed = 9,
-}
-
-impl FrameType {
-    fn parse(byte: u8) -> Result<Self, Malformed> {
-        use FrameType::{Ack, Batch, Failed, Hello, Refused, Seal, Sealed, Unseal, Welcome};
-        let all = [Hello, Welcome, Refused, Batch, Ack, Seal, Sealed, Unseal, Failed];
-        all.into_iter().find(|known| *known as u8 == byte).ok_or(Malformed::Type(byte))
-    }
-}
-
-/// A frame's header, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// What the body is.
-    pub frame_type: FrameType,
-    /// The session (D13).
-    pub epoch: u64,
-    /// The place in the session's order; batches count from 1.
-    pub seq: u64,
-    /// Length of the body in bytes.
-    pub body_bytes: u32,
-    /// CRC-32 of the body.
-    pub body_crc: u32,
-}
-
-impl Header {
-    /// The header for `body`.
-    pub fn for_body(frame_type: FrameType, epoch: u64, seq: u64, body: &[u8]) -> Self {
-        let body_bytes = u32::try_from(body.len()).expect("bodies are bounded");
-        Self { frame_type, epoch, seq, body_bytes, body_crc: crc32fast::hash(body) }
-    }
-
-    /// Lays the header out.
-    pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[0..4].copy_from_slice(&MAGIC);
-        bytes[4] = self.frame_type as u8;
-        bytes[8..16].copy_from_slice(&self.epoch.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.seq.to_le_bytes());
-        bytes[24..28].copy_from_slice(&self.body_bytes.to_le_bytes());
-        bytes[28..32].copy_from_slice(&self.body_crc.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..32]);
-        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
-        bytes
-    }
-
-    /// Reads and checks a header.
-    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(bytes, "header");
-        let magic: [u8; 4] = reader.array()?;
-        if magic != MAGIC {
-            return Err(Malformed::Magic(magic));
-        }
-        let crc = u32::from_le_bytes(bytes[32..36].try_into().expect("four bytes"));
-        if crc32fast::hash(&bytes[..32]) != crc {
-            return Err(Malformed::Checksum("header"));
-        }
-        let frame_type = FrameType::parse(reader.u8()?)?;
-        if reader.array::<3>()? != [0; 3] {
-            return Err(Malformed::Reserved("header"));
-        }
-        let header = Self {
-            frame_type,
-            epoch: reader.u64()?,
-            seq: reader.u64()?,
-            body_bytes: reader.u32()?,
-            body_crc: reader.u32()?,
-        };
-        if header.body_bytes as usize > BODY_BYTES_MAX {
-            return Err(Malformed::Length(header.body_bytes));
-        }
-        Ok(header)
-    }
-
-    /// Checks that `body` is the body that this header announced.
-    pub fn check_body(&self, body: &[u8]) -> Result<(), Malformed> {
-        if crc32fast::hash(body) == self.body_crc { Ok(()) } else { Err(Malformed::Checksum("body")) }
-    }
-}
-
-/// A whole frame as bytes.
-pub fn frame(frame_type: FrameType, epoch: u64, seq: u64, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Header::for_body(frame_type, epoch, seq, body).encode().to_vec();
-    bytes.extend_from_slice(body);
-    bytes
-}
 
 /// The source's first frame. Its shape is the same in every version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,6 +113,18 @@ pub enum RefusalCode {
     Broken = 6,
 }
 
+impl RefusalCode {
+    /// Every code, in the order of its number.
+    pub const ALL: [RefusalCode; 6] = [
+        RefusalCode::Version,
+        RefusalCode::WrongDisk,
+        RefusalCode::WrongSize,
+        RefusalCode::StaleEpoch,
+        RefusalCode::Promoted,
+        RefusalCode::Broken,
+    ];
+}
+
 /// The destination's refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -273,11 +147,9 @@ impl Refused {
 
     /// Reads a body.
     pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
-        use RefusalCode::{Broken, Promoted, StaleEpoch, Version, WrongDisk, WrongSize};
         let mut reader = Reader::new(body, "refused");
         let number = reader.u16()?;
-        let all = [Version, WrongDisk, WrongSize, StaleEpoch, Promoted, Broken];
-        let code = all.into_iter().find(|known| *known as u16 == number);
+        let code = RefusalCode::ALL.into_iter().find(|known| *known as u16 == number);
         let code = code.ok_or(Malformed::Field("unknown code in a refusal"))?;
         let refused = Self { code, detail: reader.u64()?, text: reader.text(TEXT_BYTES_MAX)? };
         reader.end()?;
@@ -300,9 +172,14 @@ pub fn decode_differing(body: &[u8]) -> Result<Vec<u64>, Malformed> {
     if count > DIFFERING_MAX {
         return Err(Malformed::Field("an acknowledgement names too many leaves"));
     }
-    let leaves = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+    let leaves = (0..count).map(|_| reader.u64()).collect::<Result<Vec<_>, _>>()?;
     reader.end()?;
-    Ok(leaves)
+    // The source searches by halving: out of order, a leaf that differs would pass as the same.
+    if leaves.is_sorted_by(|a, b| a < b) {
+        Ok(leaves)
+    } else {
+        Err(Malformed::Field("an acknowledgement's leaves are not in ascending order"))
+    }
 }
 
 /// Lays out the body of `Seal`, `Sealed` and `Unseal`.
@@ -340,61 +217,5 @@ fn put_text(body: &mut Vec<u8>, text: &str, max: usize) {
     body.extend_from_slice(&text.as_bytes()[..end]);
 }
 
-/// Takes a body apart without ever reading past it.
-pub(super) struct Reader<'a> {
-    rest: &'a [u8],
-    what: &'static str,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(rest: &'a [u8], what: &'static str) -> Self {
-        Self { rest, what }
-    }
-
-    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed::Truncated(self.what))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        Ok(self.bytes(N)?.try_into().expect("N bytes were taken"))
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
-        Ok(self.array::<1>()?[0])
-    }
-
-    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn text(&mut self, max: usize) -> Result<String, Malformed> {
-        let len = usize::from(self.u16()?);
-        if len > max {
-            return Err(Malformed::Field("a text is longer than allowed"));
-        }
-        let text =
-            std::str::from_utf8(self.bytes(len)?).map_err(|_| Malformed::Field("a text is not UTF-8"))?;
-        Ok(text.to_owned())
-    }
-
-    pub(super) fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
-    }
-
-    pub(super) fn end(&self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Truncated(self.what)) }
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
