@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// True if the server closes the connection without another word.
-    fn is_dropped(mut self) -> bool {
+    fn ends_in_silence(mut self) -> bool {
         let mut rest = Vec::new();
         // Bytes that the server did not read make this end a reset rather than an end of file.
         matches!(self.0.read_to_end(&mut rest), Ok(0) | Err(_)) && rest.is_empty()
@@ -263,7 +263,7 @@ fn a_thousand_clients_come_and_go() {
             let mut data = [0; 512];
             client.0.read_exact(&mut data).unwrap();
             client.request(2, 0, 0, 0);
-            assert!(client.is_dropped());
+            assert!(client.ends_in_silence());
         }
     });
 }
@@ -307,11 +307,11 @@ fn garbage_ends_its_own_connection_and_no_other() {
             let _ = raw.read_to_end(&mut Vec::new());
             let mut client = plane.client();
             let _ = client.0.write_all(&noise(300, seed));
-            assert!(client.is_dropped());
+            assert!(client.ends_in_silence());
         }
         let mut huge = plane.client();
         huge.request(1, 1, 0, u32::MAX);
-        assert!(huge.is_dropped());
+        assert!(huge.ends_in_silence());
         honest.request(0, 5, 0, 512);
         assert_eq!(honest.reply(), (0, 5));
     });
@@ -367,7 +367,7 @@ fn a_plane_that_stops_drops_its_clients_without_a_word() {
         client.0.write_all(&[1; 512]).unwrap();
         let mailbox = plane.mailbox.clone();
         drop(plane);
-        assert!(client.is_dropped());
+        assert!(client.ends_in_silence());
         assert_eq!(mailbox.ask(|_, _| ()), Err(mailbox::Stopped));
     }
 }

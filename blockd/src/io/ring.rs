@@ -112,39 +112,57 @@ impl Plane<'_> {
         self.server.as_mut().expect("the server is handed back last")
     }
 
-    /// Hands everything that can be started to the kernel.
+    /// Does what can be done at once, and hands the rest to the kernel.
     fn start_everything(&mut self) -> io::Result<()> {
-        self.start_store_calls()?;
-        let server = self.server.as_mut().expect("the server is handed back last");
-        for slot in 0..CONNECTIONS_MAX {
-            let Some(socket) = &mut self.sockets[slot] else { continue };
-            if !server.is_closed(socket.id) {
-                socket.start(server, &mut self.queue)?;
-                continue;
-            }
-            socket.shut();
-            if socket.is_quiet() {
-                server.close(socket.id);
-                self.queue.register(slot as u32, -1)?;
-                self.sockets[slot] = None;
-            }
+        let now = clock::now();
+        self.start_store_calls(now)?;
+        // Room in an outbox lets more requests in, and some of them are over at once.
+        while self.start_sockets(now)? {
+            self.start_store_calls(now)?;
         }
-        self.arm_accept()?;
+        self.close_sockets()?;
+        self.arm_accept(now)?;
         self.arm_wake()
     }
 
-    fn start_store_calls(&mut self) -> io::Result<()> {
+    fn start_store_calls(&mut self, now: Duration) -> io::Result<()> {
         let server = self.server.as_mut().expect("the server is handed back last");
         while let Some(call) = server.poll_store() {
             if let Some(outcome) = self.disk.start(call, server, &mut self.queue)? {
-                server.handle_store(call.op, outcome, clock::now());
+                server.handle_store(call.op, outcome, now);
             }
         }
         Ok(())
     }
 
-    fn arm_accept(&mut self) -> io::Result<()> {
-        if self.accept_at.is_none_or(|at| at > clock::now()) {
+    /// True if anything was sent.
+    fn start_sockets(&mut self, now: Duration) -> io::Result<bool> {
+        let server = self.server.as_mut().expect("the server is handed back last");
+        let mut sent = false;
+        for socket in self.sockets.iter_mut().flatten() {
+            if !server.is_closed(socket.id) {
+                sent |= socket.start(server, &mut self.queue, now)?;
+            }
+        }
+        Ok(sent)
+    }
+
+    fn close_sockets(&mut self) -> io::Result<()> {
+        let server = self.server.as_mut().expect("the server is handed back last");
+        for (slot, entry) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = entry.as_mut().filter(|socket| server.is_closed(socket.id)) else { continue };
+            socket.shut();
+            if socket.is_quiet() {
+                server.close(socket.id);
+                self.queue.register(slot as u32, -1)?;
+                *entry = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn arm_accept(&mut self, now: Duration) -> io::Result<()> {
+        if self.accept_at.is_none_or(|at| at > now) {
             return Ok(());
         }
         let entry = opcode::Accept::new(types::Fixed(FILE_LISTENER), ptr::null_mut(), ptr::null_mut())

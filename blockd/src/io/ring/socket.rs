@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use io_uring::{opcode, types};
+use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 
 use crate::io::ring::queue::{Queue, Token};
@@ -55,28 +57,52 @@ impl Socket {
         }
     }
 
-    /// Starts what can be started.
-    pub fn start(&mut self, server: &mut Server, queue: &mut Queue) -> io::Result<()> {
-        if !self.sending {
-            self.start_send(server, queue)?;
+    /// Sends and starts what can be; true if anything was sent.
+    pub fn start(&mut self, server: &mut Server, queue: &mut Queue, now: Duration) -> io::Result<bool> {
+        let mut sent = false;
+        while !self.sending && self.gather(server) {
+            match self.send_now() {
+                Ok(n) => {
+                    server.handle_sent(self.id, n, now);
+                    sent = true;
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => self.start_send(queue)?,
+                Err(_) => {
+                    server.handle_broken(self.id);
+                    return Ok(sent);
+                }
+            }
         }
         if !self.receiving {
             self.start_recv(server, queue)?;
         }
-        Ok(())
+        Ok(sent)
     }
 
-    fn start_send(&mut self, server: &mut Server, queue: &mut Queue) -> io::Result<()> {
+    /// Lists what is to be sent; false if there is nothing.
+    fn gather(&mut self, server: &mut Server) -> bool {
         let mut count = 0;
         for (slice, entry) in server.send_slices(self.id).zip(&mut self.batch.slices) {
             *entry = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
             count += 1;
         }
-        if count == 0 {
-            return Ok(());
-        }
         self.batch.message.msg_iov = self.batch.slices.as_mut_ptr();
         self.batch.message.msg_iovlen = count;
+        count > 0
+    }
+
+    /// Sends what the socket has room for. Usually that is everything, and then this is cheaper
+    /// than an entry, whose completion would end the next wait before there is anything to do.
+    fn send_now(&self) -> nix::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: what was gathered is in place until handle_sent.
+        let n = unsafe { libc::sendmsg(self.fd.as_raw_fd(), &raw const self.batch.message, flags) };
+        Errno::result(n).map(|n| n as usize)
+    }
+
+    /// Has the kernel send what was gathered as soon as there is room.
+    fn start_send(&mut self, queue: &mut Queue) -> io::Result<()> {
         let flags = (libc::MSG_WAITALL | libc::MSG_NOSIGNAL) as u32;
         let entry = opcode::SendMsg::new(self.file, &raw const self.batch.message).flags(flags).build();
         // SAFETY: the header and the slices are boxed and left alone while `sending`; what the
