@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::program::{Program, Tool, children, signal};
 use crate::scratch::Scratch;
-use crate::wait::{PATIENCE, wait_for, wait_until};
+use crate::wait::{PATIENCE, found_within, wait_for, wait_until};
 
 /// What a server of NBD says first.
 const GREETING: &[u8; 8] = b"NBDMAGIC";
@@ -219,6 +219,9 @@ impl Drop for Daemon {
         if let Some(child) = child {
             signal(child, Signal::SIGKILL);
         }
+        // The next one may want its sockets and its image. A dead process is not enough: the kernel lets go of
+        // what a ring held a little later.
+        found_within(PATIENCE, || UnixStream::connect(&self.nbd).is_err().then_some(()));
     }
 }
 

@@ -15,20 +15,25 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Wait until `look` gives something, at most `limit`; panics with `what` otherwise.
-pub fn wait_for<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
-        rest(LOOK_EVERY);
-    }
+pub fn wait_for<T>(limit: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    found_within(limit, look).unwrap_or_else(|| panic!("waited {limit:?} in vain for {what}"))
 }
 
 /// Wait until `holds` is true, at most `limit`; panics with `what` otherwise.
 pub fn wait_until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     wait_for(limit, what, || holds().then_some(()));
+}
+
+/// Wait until `look` gives something, at most `limit`.
+pub fn found_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
+            return found;
+        }
+        rest(LOOK_EVERY);
+    }
 }
 
 /// Let a part of the system run for `span`. For pacing load, never for waiting for a result.

@@ -44,6 +44,8 @@ pub struct Client {
     filled: usize,
     /// Bytes of a payload that are still to come and to be dropped.
     skip: usize,
+    /// The number of the last payload.
+    stamp: u64,
 }
 
 impl Client {
@@ -51,7 +53,7 @@ impl Client {
     pub fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         let inbox = vec![0; 1 << 20];
-        let mut client = Self { stream, size_bytes: 0, inbox, filled: 0, skip: 0 };
+        let mut client = Self { stream, size_bytes: 0, inbox, filled: 0, skip: 0, stamp: 0 };
         client.negotiate()?;
         Ok(client)
     }
@@ -103,9 +105,17 @@ impl Client {
         self.size_bytes
     }
 
+    /// Number the payloads from `first` on.
+    #[must_use]
+    pub fn stamping_from(mut self, first: u64) -> Self {
+        self.stamp = first;
+        self
+    }
+
     /// Run the load over `offsets`, of which there is one for each request.
     pub fn run(&mut self, load: &Load, offsets: &[u64]) -> io::Result<Run> {
-        let mut requests = Requests::new(load);
+        let mut requests = Requests::new(load, self.stamp);
+        self.stamp += offsets.len() as u64;
         let mut sent_at = vec![Instant::now(); offsets.len()];
         let mut latencies_ns = Vec::with_capacity(offsets.len());
         let (mut next, mut done) = (load.depth.min(offsets.len()), VecDeque::new());
@@ -191,11 +201,13 @@ struct Requests {
     command: u16,
     request_bytes: u32,
     stride: usize,
+    /// Put into every payload, so that no two writes of this client are alike.
+    stamp: u64,
     outbox: Vec<u8>,
 }
 
 impl Requests {
-    fn new(load: &Load) -> Self {
+    fn new(load: &Load, stamp: u64) -> Self {
         let (command, payload_bytes) = match load.kind {
             Kind::Read => (0, 0),
             Kind::Write => (1, load.request_bytes as usize),
@@ -204,17 +216,22 @@ impl Requests {
         // The payload has no zero block and no two words alike, so that nobody can save on it.
         let mut outbox = vec![0; stride * load.depth];
         crate::scratch::Noise::new(17).fill(&mut outbox);
-        Self { command, request_bytes: load.request_bytes, stride, outbox }
+        Self { command, request_bytes: load.request_bytes, stride, stamp, outbox }
     }
 
     fn send(&mut self, stream: &mut UnixStream, first: usize, offsets: &[u64]) -> io::Result<()> {
         for (index, offset) in offsets.iter().enumerate() {
-            let head = &mut self.outbox[index * self.stride..][..REQUEST_BYTES];
+            let (head, payload) =
+                self.outbox[index * self.stride..][..self.stride].split_at_mut(REQUEST_BYTES);
             head[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
             head[4..8].copy_from_slice(&u32::from(self.command).to_be_bytes());
             head[8..16].copy_from_slice(&((first + index) as u64).to_be_bytes());
             head[16..24].copy_from_slice(&offset.to_be_bytes());
             head[24..28].copy_from_slice(&self.request_bytes.to_be_bytes());
+            if let Some(stamp) = payload.first_chunk_mut() {
+                self.stamp += 1;
+                *stamp = self.stamp.to_be_bytes();
+            }
         }
         stream.write_all(&self.outbox[..self.stride * offsets.len()])
     }

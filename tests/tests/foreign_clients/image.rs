@@ -8,6 +8,19 @@ use tests::scratch::{allocated_bytes, fill, first_difference};
 use crate::{MIB, PLANES};
 
 #[test]
+fn the_data_plane_and_the_cache_that_were_asked_for_are_the_ones_in_use() {
+    let lab = require!(Lab::with(&[]));
+    let image = lab.scratch.sparse("image", MIB);
+    for plane in PLANES {
+        for cache in ["direct", "buffered"] {
+            let disk = lab.serve("disk", &image).plane(plane).flags(["--cache", cache]).start();
+            let identity = &disk.status()["identity"];
+            assert_eq!((&identity["data_plane"], &identity["cache"]), (&plane.into(), &cache.into()));
+        }
+    }
+}
+
+#[test]
 fn reading_a_sparse_image_allocates_nothing_and_writing_only_what_is_written() {
     let lab = require!(Lab::with(&["qemu-io"]));
     for plane in PLANES {

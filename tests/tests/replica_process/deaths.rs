@@ -1,0 +1,136 @@
+//! Either end dies, the stream is cut: the replica converges, and nobody who writes has seen an error.
+
+use std::path::PathBuf;
+
+use tests::guest::{Kit, Target};
+use tests::lab::Lab;
+use tests::program::Tool;
+use tests::require;
+use tests::scratch::fill;
+use tests::wait::{PATIENCE, wait_until};
+
+use crate::writes::Writes;
+use crate::{MIB, Pair};
+
+/// A sparse image with some data in it.
+fn image(lab: &Lab) -> PathBuf {
+    let image = lab.scratch.sparse("image", 64 * MIB);
+    fill(&image, 2 * MIB, 9 * MIB, 21);
+    fill(&image, 60 * MIB + 4096, MIB, 22);
+    image
+}
+
+#[test]
+fn a_sparse_image_arrives_whole_and_as_sparse() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    let pair = Pair::start(&lab, image(&lab));
+    pair.follow();
+    pair.reach_barrier();
+    // S4-15, S4-75: data, zeroes and holes that come later.
+    let commands =
+        ["write -P 1 20M 1M", "write -z 4M 64k", "discard 5M 2M", "write -z -u 8M 1M", "write -P 2 21M 512"];
+    let commands = commands.iter().flat_map(|command| ["-c", command]);
+    Tool::new("qemu-io").args(["-f", "raw", "-d", "unmap"]).args(commands).arg(pair.source.uri()).run();
+    pair.seal_and_compare(1);
+}
+
+#[test]
+fn the_replica_converges_when_the_destination_is_killed_under_writes() {
+    let lab = require!(Lab::with(&[]));
+    let mut pair = Pair::start(&lab, image(&lab));
+    pair.follow();
+    let writes = Writes::begin(pair.source.nbd());
+    for _ in 0..5 {
+        writes.wait_for(500);
+        pair.destination.kill_child();
+    }
+    writes.wait_for(500);
+    writes.end();
+    pair.seal_and_compare(1);
+}
+
+#[test]
+fn the_replica_converges_when_the_source_is_killed_under_writes() {
+    let lab = require!(Lab::with(&[]));
+    let mut pair = Pair::start(&lab, image(&lab));
+    pair.follow();
+    let writes = Writes::begin(pair.source.nbd());
+    for _ in 0..5 {
+        writes.wait_for(500);
+        pair.source.kill_child();
+        // Whoever asked for the replica asks again; what it lacks is in the sidecar (D10).
+        pair.follow();
+    }
+    writes.wait_for(500);
+    writes.end();
+    pair.seal_and_compare(1);
+}
+
+#[test]
+fn the_replica_converges_over_a_stream_that_is_cut_at_any_byte() {
+    let lab = require!(Lab::with(&[]));
+    let pair = Pair::start(&lab, image(&lab));
+    let seed = u64::from(std::process::id());
+    pair.relay.cut_at_random(seed, 400 << 10);
+    pair.follow();
+    let writes = Writes::begin(pair.source.nbd());
+    wait_until(PATIENCE, "eight connections to be made and cut", || pair.relay.connections() >= 8);
+    // D5: the guest's writes go on while the link is down altogether.
+    pair.relay.set_down(true);
+    writes.wait_for(2000);
+    pair.relay.set_down(false);
+    writes.wait_for(500);
+    pair.relay.stop_cutting();
+    writes.end();
+    pair.seal_and_compare(1);
+}
+
+#[test]
+fn a_guest_does_not_notice_the_deaths_of_both_ends_and_both_disks_hold_what_it_wrote() {
+    const SLOTS: u64 = 512;
+    let lab = require!(Lab::with(&[]));
+    let kit = require!(Kit::find());
+    let blank = lab.scratch.sparse("image", 16 * MIB);
+    let mut pair = Pair::start(&lab, blank);
+    pair.follow();
+    let mut guest = kit.boot(&lab.scratch, "guest", pair.source.nbd(), Target::Raw, SLOTS);
+    for _ in 0..2 {
+        guest.wait_for_writes(40);
+        pair.source.kill_child();
+        pair.follow();
+        guest.wait_for_writes(40);
+        pair.destination.kill_child();
+    }
+    guest.wait_for_writes(40);
+    assert_eq!((guest.qmp.status().as_str(), guest.qmp.count("BLOCK_IO_ERROR")), ("running", 0));
+    let acknowledged = guest.switch_off();
+    pair.seal_and_compare(1);
+    kit.verify(&pair.source_image, SLOTS, acknowledged);
+    kit.verify(&pair.destination_image, SLOTS, acknowledged);
+}
+
+#[test]
+fn recording_goes_on_and_off_under_fio_without_an_error() {
+    let lab = require!(Lab::with(&["fio"]));
+    let pair = Pair::start(&lab, image(&lab));
+    // S4-23.
+    let uri = format!("--uri={}", pair.source.uri());
+    let words =
+        ["--name=switched", "--ioengine=nbd", "--rw=randrw", "--iodepth=16", "--bssplit=4k/70:64k/30"];
+    let verify = ["--size=64m", "--loops=2", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=128"];
+    let fio = std::thread::scope(|scope| {
+        let directory = lab.scratch.path();
+        let run = move || Tool::new("fio").current_dir(directory).args(words).args(verify).arg(uri).run();
+        let fio = scope.spawn(run);
+        let mut switches = 0;
+        while !fio.is_finished() {
+            pair.source.ctl(&["record", if switches % 2 == 0 { "on" } else { "off" }]);
+            switches += 1;
+        }
+        assert!(switches > 4, "fio was gone after {switches} switches");
+        fio.join()
+    });
+    fio.expect("fio saw no error");
+    pair.follow();
+    pair.seal_and_compare(1);
+}
