@@ -14,18 +14,21 @@
 //! The window bounds what is sent and not acknowledged; no data is kept for it, because D4 turns
 //! it into bits. Reads no disk, compresses nothing, and does not dial.
 
+mod answers;
+mod compare;
+mod step;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use super::batch::{Digest, ITEMS_MAX, Item, RAW_BYTES_MAX};
-use super::wire::{self, FrameType, Header, Malformed, RefusalCode, Refused};
-use crate::buffer::PageBuf;
+use super::batch::{ITEMS_MAX, Item, RAW_BYTES_MAX};
+use super::wire::{self, FrameType};
 use crate::delta::{Content, DataSlice};
 use crate::extent::{Extent, LEAF_BYTES};
 use crate::tracker::{Taken, Tracker};
+
+pub use step::{Found, Hashed, Outgoing, SealState, SentCounts, SourceConfig, Step, StreamError};
 
 /// Changes are gathered until there are this many bytes, or until they are old enough.
 const GATHER_BYTES: u64 = 64 << 10;
@@ -33,94 +36,8 @@ const GATHER_BYTES: u64 = 64 << 10;
 const LOOK_BYTES_MAX: u64 = 1 << 30;
 /// The most leaves that are looked at in one step; only holes reach this.
 const LEAVES_MAX: u64 = 4096;
-/// After hashing for a time, the sender rests from it for this many times as long, unless sealing.
-const DIGEST_REST: u32 = 3;
 /// After a failed read of the source's own disk, nothing is read for this long.
 const READ_RETRY: Duration = Duration::from_secs(1);
-
-/// What a stream is made with.
-#[derive(Clone, Debug)]
-pub struct SourceConfig {
-    /// Size of the disk in bytes.
-    pub size: u64,
-    /// Which guest disk.
-    pub disk_id: String,
-    /// A batch is closed at this many bytes.
-    pub batch_bytes: u64,
-    /// A change waits at most this long for company.
-    pub batch_age: Duration,
-    /// At most this many bytes are sent and not acknowledged.
-    pub window_bytes: u64,
-}
-
-/// What the shell should do next.
-#[derive(Debug)]
-pub enum Step {
-    /// Encode and send this.
-    Send(Outgoing),
-    /// See what the disk holds at the start of this range; answer by `handle_read_back` with a
-    /// hole of any length, or with at most so many bytes of data.
-    ReadBack(Extent, u64),
-    /// Hash leaves from the disk, as many from the start as is convenient; answer by `handle_hashed`.
-    Hash(Range<u64>),
-    /// Nothing to do until something changes, or until this time.
-    Wait(Option<Duration>),
-}
-
-/// A frame to be sent.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// A frame that is ready.
-    Frame(Vec<u8>),
-    /// A batch that is yet to be encoded.
-    Batch {
-        /// Its session.
-        epoch: u64,
-        /// Its place.
-        seq: u64,
-        /// What it says.
-        items: Vec<Item>,
-    },
-}
-
-/// What the start of a range was found to hold.
-#[derive(Debug)]
-pub enum Found {
-    /// These bytes.
-    Data(PageBuf),
-    /// So many bytes of hole.
-    Hole(u64),
-    /// The disk could not be read; the message says why.
-    Failed(String),
-}
-
-/// What hashing found, from the first leaf on.
-#[derive(Debug)]
-pub enum Hashed {
-    /// One digest a leaf.
-    Digests(Vec<Digest>),
-    /// So many leaves of hole.
-    Zeros(u64),
-    /// The disk could not be read; the message says why.
-    Failed(String),
-}
-
-/// Why a stream cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum StreamError {
-    /// The other side does not speak the protocol.
-    #[error("the replica sent a malformed frame: {0}")]
-    Malformed(#[from] Malformed),
-    /// The other side breaks the protocol's order.
-    #[error("the replica broke the protocol: {0}")]
-    Protocol(&'static str),
-    /// The other side refused, for good unless something is changed.
-    #[error("the replica refused: {}", .0.text)]
-    Refused(Refused),
-    /// The other side gave up.
-    #[error("the replica failed: {0}")]
-    Failed(String),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -129,40 +46,12 @@ enum Phase {
     Streaming,
 }
 
-/// How far a seal has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SealState {
-    /// Nobody asked.
-    Open,
-    /// Asked for; the rest is on its way.
-    Sealing(u64),
-    /// The replica was told, its word is awaited.
-    Told(u64),
-    /// Both sides hold the same, durably.
-    Sealed(u64),
-    /// The disks differ, in this leaf first.
-    Differs(u64),
-}
-
 #[derive(Debug)]
 struct Sent {
     seq: u64,
     bytes: u64,
     /// Leaves that this batch asked about, and whether they were offers.
     asked: Vec<(Range<u64>, bool)>,
-}
-
-/// Totals of what was sent, since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SentCounts {
-    /// Batches.
-    pub batches_total: u64,
-    /// Bytes of the disk that the batches spoke of, holes included.
-    pub covered_bytes_total: u64,
-    /// Bytes of the disk acknowledged as durable.
-    pub acknowledged_bytes_total: u64,
-    /// Leaves that the replica had already.
-    pub spared_leaves_total: u64,
 }
 
 /// What to send next.
@@ -278,72 +167,6 @@ impl Source {
         self.push(Item::Change(Extent::new(extent.offset, len), content));
         if len < extent.len {
             tracker.put_back(self.seq, &Extent::new(extent.offset + len, extent.len - len));
-        }
-    }
-
-    /// Answers [`Step::Hash`]: what the first leaves of that range are. The rest is given back.
-    pub fn handle_hashed(&mut self, tracker: &mut Tracker, hashed: Hashed, now: Duration) {
-        let Some((leaves, offered, since)) = self.hashing.take() else { return };
-        if self.seal == SealState::Open {
-            self.rest_until = now + DIGEST_REST * now.saturating_sub(since);
-        }
-        let count = match &hashed {
-            Hashed::Digests(digests) => digests.len() as u64,
-            Hashed::Zeros(count) => *count,
-            Hashed::Failed(_) => 0,
-        };
-        let known = leaves.start..leaves.end.min(leaves.start + count);
-        tracker.agreement().give_back(known.end..leaves.end);
-        match hashed {
-            _ if offered => self.take_offer_answer(tracker, leaves.start, hashed, now),
-            Hashed::Digests(digests) => {
-                for (leaf, digest) in known.zip(digests) {
-                    self.ask(tracker, leaf..leaf + 1, |extent| Item::Digest(extent, digest));
-                }
-            }
-            Hashed::Zeros(_) => self.ask_zeros(tracker, known),
-            Hashed::Failed(reason) => self.rest_after_failure(reason, now),
-        }
-    }
-
-    /// Takes in a frame from the replica.
-    pub fn handle_frame(
-        &mut self,
-        tracker: &mut Tracker,
-        header: &Header,
-        body: &[u8],
-    ) -> Result<(), StreamError> {
-        if header.epoch != self.epoch {
-            return Err(StreamError::Protocol("a frame carries another epoch"));
-        }
-        match (header.frame_type, self.phase) {
-            (FrameType::Welcome, Phase::Greeting { said: true }) => {
-                let welcome = wire::Welcome::decode(body)?;
-                if welcome.version != wire::VERSION {
-                    return Err(StreamError::Protocol("it chose a version that was not offered"));
-                }
-                if welcome.existing {
-                    tracker.agreement().offer_all();
-                }
-                self.phase = Phase::Streaming;
-                self.last_error = None;
-                Ok(())
-            }
-            (FrameType::Refused, Phase::Greeting { said: true }) => {
-                Err(StreamError::Refused(Refused::decode(body)?))
-            }
-            (FrameType::Failed, _) => Err(StreamError::Failed(wire::decode_text(body)?)),
-            (FrameType::Ack, Phase::Streaming) => {
-                self.handle_ack(tracker, header.seq, &wire::decode_differing(body)?)
-            }
-            (FrameType::Sealed, Phase::Streaming) => {
-                let generation = wire::decode_generation(body)?;
-                if self.seal == SealState::Told(generation) {
-                    self.seal = SealState::Sealed(generation);
-                }
-                Ok(())
-            }
-            _ => Err(StreamError::Protocol("a frame came out of turn")),
         }
     }
 
@@ -498,86 +321,6 @@ impl Source {
         Some(self.frame(FrameType::Seal, self.seq, &wire::encode_generation(generation)))
     }
 
-    fn handle_ack(&mut self, tracker: &mut Tracker, seq: u64, differing: &[u64]) -> Result<(), StreamError> {
-        if seq >= self.seq {
-            return Err(StreamError::Protocol("it acknowledged what was not sent"));
-        }
-        while self.sent.front().is_some_and(|sent| sent.seq <= seq) {
-            let sent = self.sent.pop_front().expect("just seen");
-            self.sent_bytes -= sent.bytes;
-            self.counts.acknowledged_bytes_total += sent.bytes;
-            for (leaves, offered) in &sent.asked {
-                for leaf in leaves.clone() {
-                    self.handle_leaf_answer(tracker, sent.seq, leaf, *offered, differing);
-                }
-            }
-        }
-        tracker.settle(seq);
-        Ok(())
-    }
-
-    fn handle_leaf_answer(
-        &mut self,
-        tracker: &mut Tracker,
-        seq: u64,
-        leaf: u64,
-        offered: bool,
-        differing: &[u64],
-    ) {
-        let same = differing.binary_search(&leaf).is_err();
-        if same || !offered {
-            self.counts.spared_leaves_total += u64::from(offered);
-            return tracker.agreement().handle_answer(leaf, same);
-        }
-        tracker.agreement().give_back(leaf..leaf + 1);
-        tracker.put_back(seq, &Extent::of_leaves(leaf..leaf + 1, self.config.size));
-    }
-
-    /// An offered leaf was hashed: ask about it, or send it if it changed or could not be hashed.
-    fn take_offer_answer(&mut self, tracker: &mut Tracker, leaf: u64, hashed: Hashed, now: Duration) {
-        let leaves = leaf..leaf + 1;
-        let extent = Extent::of_leaves(leaves.clone(), self.config.size);
-        match hashed {
-            Hashed::Digests(digests) if tracker.agreement().unchanged(leaf) && !digests.is_empty() => {
-                self.push(Item::Digest(extent, digests[0]));
-                self.asked.push((leaves, true));
-            }
-            Hashed::Zeros(1..) => {
-                tracker.agreement().give_back(leaves);
-                self.push(Item::Change(extent, Content::Hole));
-            }
-            other => {
-                tracker.agreement().give_back(leaves);
-                tracker.put_back(self.seq, &extent);
-                if let Hashed::Failed(reason) = other {
-                    self.rest_after_failure(reason, now);
-                }
-            }
-        }
-    }
-
-    /// Asks about leaves that are all zeros, leaving out those that were written meanwhile.
-    fn ask_zeros(&mut self, tracker: &mut Tracker, leaves: Range<u64>) {
-        let mut from = leaves.start;
-        while from < leaves.end {
-            let unchanged = tracker.agreement().unchanged(from);
-            let end = (from + 1..leaves.end)
-                .find(|leaf| tracker.agreement().unchanged(*leaf) != unchanged)
-                .unwrap_or(leaves.end);
-            self.ask(tracker, from..end, Item::AllZeros);
-            from = end;
-        }
-    }
-
-    /// Asks about leaves if nothing was written to them since they were taken.
-    fn ask(&mut self, tracker: &mut Tracker, leaves: Range<u64>, item: impl FnOnce(Extent) -> Item) {
-        if !tracker.agreement().unchanged(leaves.start) {
-            return tracker.agreement().give_back(leaves);
-        }
-        self.push(item(Extent::of_leaves(leaves.clone(), self.config.size)));
-        self.asked.push((leaves, false));
-    }
-
     fn push(&mut self, item: Item) {
         if let Item::Change(extent, content) = &item {
             self.counts.covered_bytes_total += extent.len;
@@ -616,15 +359,5 @@ impl Source {
 
     fn frame(&self, frame_type: FrameType, seq: u64, body: &[u8]) -> Step {
         Step::Send(Outgoing::Frame(wire::frame(frame_type, self.epoch, seq, body)))
-    }
-}
-
-impl StreamError {
-    /// The epoch that a new session has to exceed, if that was the trouble.
-    pub fn stale_epoch(&self) -> Option<u64> {
-        match self {
-            StreamError::Refused(refused) if refused.code == RefusalCode::StaleEpoch => Some(refused.detail),
-            _ => None,
-        }
     }
 }

@@ -1,0 +1,85 @@
+//! What the replica says: welcome, acknowledgements with the leaves that differ, seals, failures.
+
+use super::step::{SealState, StreamError};
+use super::{Phase, Source};
+use crate::extent::Extent;
+use crate::replica::wire::{self, FrameType, Header, Refused};
+use crate::tracker::Tracker;
+
+impl Source {
+    /// Takes in a frame from the replica.
+    pub fn handle_frame(
+        &mut self,
+        tracker: &mut Tracker,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), StreamError> {
+        if header.epoch != self.epoch {
+            return Err(StreamError::Protocol("a frame carries another epoch"));
+        }
+        match (header.frame_type, self.phase) {
+            (FrameType::Welcome, Phase::Greeting { said: true }) => {
+                let welcome = wire::Welcome::decode(body)?;
+                if welcome.version != wire::VERSION {
+                    return Err(StreamError::Protocol("it chose a version that was not offered"));
+                }
+                if welcome.existing {
+                    tracker.agreement().offer_all();
+                }
+                self.phase = Phase::Streaming;
+                self.last_error = None;
+                Ok(())
+            }
+            (FrameType::Refused, Phase::Greeting { said: true }) => {
+                Err(StreamError::Refused(Refused::decode(body)?))
+            }
+            (FrameType::Failed, _) => Err(StreamError::Failed(wire::decode_text(body)?)),
+            (FrameType::Ack, Phase::Streaming) => {
+                self.handle_ack(tracker, header.seq, &wire::decode_differing(body)?)
+            }
+            (FrameType::Sealed, Phase::Streaming) => {
+                let generation = wire::decode_generation(body)?;
+                if self.seal == SealState::Told(generation) {
+                    self.seal = SealState::Sealed(generation);
+                }
+                Ok(())
+            }
+            _ => Err(StreamError::Protocol("a frame came out of turn")),
+        }
+    }
+
+    fn handle_ack(&mut self, tracker: &mut Tracker, seq: u64, differing: &[u64]) -> Result<(), StreamError> {
+        if seq >= self.seq {
+            return Err(StreamError::Protocol("it acknowledged what was not sent"));
+        }
+        while self.sent.front().is_some_and(|sent| sent.seq <= seq) {
+            let sent = self.sent.pop_front().expect("just seen");
+            self.sent_bytes -= sent.bytes;
+            self.counts.acknowledged_bytes_total += sent.bytes;
+            for (leaves, offered) in &sent.asked {
+                for leaf in leaves.clone() {
+                    self.handle_leaf_answer(tracker, sent.seq, leaf, *offered, differing);
+                }
+            }
+        }
+        tracker.settle(seq);
+        Ok(())
+    }
+
+    fn handle_leaf_answer(
+        &mut self,
+        tracker: &mut Tracker,
+        seq: u64,
+        leaf: u64,
+        offered: bool,
+        differing: &[u64],
+    ) {
+        let same = differing.binary_search(&leaf).is_err();
+        if same || !offered {
+            self.counts.spared_leaves_total += u64::from(offered);
+            return tracker.agreement().handle_answer(leaf, same);
+        }
+        tracker.agreement().give_back(leaf..leaf + 1);
+        tracker.put_back(seq, &Extent::of_leaves(leaf..leaf + 1, self.config.size));
+    }
+}
