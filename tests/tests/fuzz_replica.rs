@@ -264,6 +264,7 @@ fn a_destination_takes_any_stream_without_harm() {
             let identity = Identity {
                 size: SIZE,
                 disk_id: "vda".into(),
+                generation: 0,
                 epoch: EPOCH - 1,
                 existing: true,
                 sealed: u64::from(luck % 3),
@@ -284,6 +285,7 @@ fn a_stream_that_nobody_spoilt_is_acknowledged_to_its_end() {
         let identity = Identity {
             size: SIZE,
             disk_id: "vda".into(),
+            generation: 0,
             epoch: 0,
             existing: false,
             sealed: 0,

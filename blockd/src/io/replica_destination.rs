@@ -200,6 +200,7 @@ impl Receiver {
         Identity {
             size: header.size,
             disk_id: header.disk_id.clone(),
+            generation: header.generation,
             epoch: header.replica_epoch,
             existing: !blank,
             sealed: header.sealed,

@@ -29,6 +29,8 @@ pub struct Identity {
     pub size: u64,
     /// Which guest disk.
     pub disk_id: String,
+    /// Moves of the disk that this copy knows of (M1).
+    pub generation: u64,
     /// Epoch of the last session that was welcomed.
     pub epoch: u64,
     /// The image may hold data.
@@ -270,6 +272,13 @@ impl Destination {
             let text =
                 format!("this copy was promoted in generation {generation} and is a disk of its own now");
             return refuse(RefusalCode::Promoted, generation, text);
+        }
+        if hello.generation < mine.generation {
+            let (theirs, ours) = (hello.generation, mine.generation);
+            let text = format!(
+                "the source's disk is of generation {theirs}, and this copy of {ours}: it moved since"
+            );
+            return refuse(RefusalCode::StaleGeneration, ours, text);
         }
         if epoch <= mine.epoch {
             let text =

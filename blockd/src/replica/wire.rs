@@ -109,8 +109,8 @@ pub enum RefusalCode {
     StaleEpoch = 4,
     /// This replica was promoted; the detail is its generation.
     Promoted = 5,
-    /// The destination's disk or record failed.
-    Broken = 6,
+    /// The source's disk is of an older generation; the detail is the replica's.
+    StaleGeneration = 6,
 }
 
 impl RefusalCode {
@@ -121,7 +121,7 @@ impl RefusalCode {
         RefusalCode::WrongSize,
         RefusalCode::StaleEpoch,
         RefusalCode::Promoted,
-        RefusalCode::Broken,
+        RefusalCode::StaleGeneration,
     ];
 }
 

@@ -58,6 +58,7 @@ impl ReplicaHost {
         let identity = Identity {
             size: self.settings.size,
             disk_id: "disk".into(),
+            generation: 0,
             epoch: self.epoch,
             existing: self.epoch > 0,
             sealed: self.sealed,

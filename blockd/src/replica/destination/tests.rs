@@ -13,7 +13,15 @@ const EPOCH: u64 = 5;
 
 fn identity() -> Identity {
     let disk_id = "vm1-vda".to_owned();
-    Identity { size: SIZE, disk_id, epoch: EPOCH - 1, existing: false, sealed: 0, promoted: None }
+    Identity {
+        size: SIZE,
+        disk_id,
+        generation: 1,
+        epoch: EPOCH - 1,
+        existing: false,
+        sealed: 0,
+        promoted: None,
+    }
 }
 
 fn hello() -> Hello {
@@ -165,6 +173,14 @@ fn a_hello_is_refused_with_a_code_a_number_and_a_sentence() {
             "source's disk 512",
         ),
         (promoted, EPOCH, hello(), RefusalCode::Promoted, 4, "promoted in generation 4"),
+        (
+            Identity { generation: 9, ..identity() },
+            EPOCH,
+            hello(),
+            RefusalCode::StaleGeneration,
+            9,
+            "it moved since",
+        ),
         (identity(), EPOCH - 1, hello(), RefusalCode::StaleEpoch, 4, "session 4 is not newer than session 4"),
         (identity(), 0, hello(), RefusalCode::StaleEpoch, 4, "session 0 is not newer than session 4"),
     ];

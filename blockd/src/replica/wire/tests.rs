@@ -176,7 +176,7 @@ fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
 
 #[test]
 fn a_body_that_is_cut_or_goes_on_is_refused_at_every_length() {
-    let refused = Refused { code: RefusalCode::Broken, detail: 1, text: "gone".into() };
+    let refused = Refused { code: RefusalCode::StaleGeneration, detail: 1, text: "gone".into() };
     type Read = fn(&[u8]) -> Option<Malformed>;
     let cases: [(Vec<u8>, Read); 6] = [
         (hello().encode(), |body| Hello::decode(body).err()),
@@ -205,7 +205,8 @@ fn fields_out_of_their_bounds_are_refused() {
         assert_eq!(Welcome::decode(&body), Err(Malformed::Reserved("welcome")));
     }
     for code in [0, 7] {
-        let mut body = Refused { code: RefusalCode::Broken, detail: 0, text: String::new() }.encode();
+        let mut body =
+            Refused { code: RefusalCode::StaleGeneration, detail: 0, text: String::new() }.encode();
         body[0] = code;
         assert_eq!(Refused::decode(&body), Err(Malformed::Field("unknown code in a refusal")));
     }

@@ -31,12 +31,14 @@ fn the_bytes_of_version_1_never_change() {
     expected.extend_from_slice(b"\x09\0\0\0\0\0\0\0\0\x02\0\0\x01\0\0\0");
     expected.extend_from_slice(b"\x07\0\0\0\0\0\0\0\x06\0\0\0\0\0\0\0");
     expected.extend_from_slice(b"\x03\0\0\0\0\0\0\x000123456789abcdef");
-    expected.extend_from_slice(b"\x04\x01\x0a\x06\0\0\0\0");
+    expected.extend_from_slice(b"\x04\x01\x0a\x06\x0a\0\0\0");
     expected.extend_from_slice(b"web-1.root");
     expected.resize(144, 0);
     expected.extend_from_slice(b"site-b");
+    expected.resize(400, 0);
+    expected.extend_from_slice(b"/run/b.rep");
     expected.resize(HEADER_BYTES - 4, 0);
-    assert_eq!(bytes[..CRC_AT], expected);
+    assert!(bytes[..CRC_AT] == expected, "the layout changed");
     assert_eq!(u32::from_le_bytes(bytes[CRC_AT..].try_into().unwrap()), crc32fast::hash(&expected));
 }
 
@@ -85,8 +87,9 @@ fn senseless_fields_are_refused_by_name() {
         (73, 2, "recording"),
         (74, 0, "disk id"),
         (74, 65, "disk id"),
-        (76, 1, "reserved"),
-        (400, 1, "reserved"),
+        (77, 1, "reserved"),
+        (399, 1, "reserved"),
+        (655, 1, "reserved"),
     ];
     for (at, value, field) in cases {
         let mut bytes = golden().encode(1);
