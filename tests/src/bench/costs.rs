@@ -166,7 +166,7 @@ fn memory(lab: &Lab, effort: Effort, table: &mut Table) {
     let offsets = load.offsets(client.size_bytes(), 1);
     client.run(&load, &offsets).expect("run a load");
     let resident_mib = resident_kib(pid(&disk)) >> 10;
-    let bitmap_mib = (1 << 40) / 4096 / 8 >> 20;
+    let bitmap_mib = ((1 << 40) / 4096 / 8) >> 20;
     let wanted_mib = WANTED_MEMORY_MIB + QUEUE_MIB + bitmap_mib;
     let verdict = if resident_mib <= wanted_mib { Verdict::Met } else { Verdict::Short };
     let name = "resident memory, 1 TiB sparse image, recording";
