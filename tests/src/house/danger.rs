@@ -5,8 +5,13 @@ use super::paths::{self, words};
 use super::{Finding, Source};
 
 /// The only modules with `unsafe`, each with what is below it.
-const UNSAFE_MODULES: [&str; 4] =
-    ["blockd/src/buffer", "blockd/src/io/ring", "blockd/src/io/sidecar_file", "blockd/src/io/file_store"];
+const UNSAFE_MODULES: [&str; 5] = [
+    "blockd/src/buffer",
+    "blockd/src/io/ring",
+    "blockd/src/io/sidecar_file",
+    "blockd/src/io/file_store",
+    "blockd/src/io/listen",
+];
 
 /// Lines above an `unsafe` in which its reason is looked for.
 const REASON_LINES: usize = 8;

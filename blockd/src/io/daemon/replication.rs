@@ -20,7 +20,7 @@ use crate::config::Deltas;
 use crate::control::{Failure, FailureCode, Verify};
 use crate::extent::LEAF_BYTES;
 use crate::io::clock;
-use crate::io::mailbox::Mailbox;
+use crate::io::mailbox::{Mailbox, Stopped};
 use crate::io::replica_source::{Parts, Replicator, StreamTotals};
 use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Guard, Recorder, Recording};
@@ -28,8 +28,6 @@ use crate::replica::source::{SealState, Source, SourceConfig};
 use crate::sidecar::{IntentMap, Role};
 use crate::store::BlockStore;
 use crate::tracker::Tracker;
-
-use super::service::stopped;
 
 /// Somebody who waits looks again after this long, whatever happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -365,6 +363,11 @@ fn sidecar_failed(error: std::io::Error) -> Failure {
 
 fn millis_since(started: Duration) -> u64 {
     (clock::now() - started).as_millis() as u64
+}
+
+/// The failure of a command that comes too late.
+pub fn stopped(_: Stopped) -> Failure {
+    Failure::new(FailureCode::Stopping, "the daemon is ending", "")
 }
 
 /// The lock of a value that is whole at every moment, so that a panic elsewhere spoils nothing.

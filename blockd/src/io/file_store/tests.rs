@@ -1,3 +1,5 @@
+//! Raw files as they are: sparse, locked, buffered and direct.
+
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Batches there and back, their golden bytes, and what a decoder refuses.
+
 use proptest::prelude::*;
 
 use super::{

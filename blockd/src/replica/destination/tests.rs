@@ -1,3 +1,5 @@
+//! What a destination does with each frame, in which order, and what it refuses.
+
 use super::{Destination, FLUSH_BYTES, Identity, Op, SessionError};
 use crate::buffer::PageBuf;
 use crate::delta::{Content, DataSlice};

@@ -1,3 +1,5 @@
+//! Golden bytes of every frame, round trips, and every refusal.
+
 use proptest::prelude::*;
 
 use super::{

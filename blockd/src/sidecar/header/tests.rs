@@ -1,3 +1,5 @@
+//! Golden bytes of the header, round trips, torn slots, and every refusal.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -80,7 +82,7 @@ proptest! {
 
 #[test]
 fn senseless_fields_are_refused_by_name() {
-    let cases: [(usize, u8, &str); 8] = [
+    let cases: [(usize, u8, &str); 9] = [
         (12, 1, "block bytes"),
         (72, 0, "role"),
         (72, 5, "role"),

@@ -1,3 +1,5 @@
+//! Opening disks in every role, against real files.
+
 use std::time::Duration;
 
 use super::*;
