@@ -162,11 +162,11 @@ impl Daemon {
     /// The state of the daemon.
     #[track_caller]
     pub fn status(&self) -> Value {
-        self.ctl(&["status", "--json"])
+        self.ctl(&["status"])
     }
 
     fn ctl_tool(&self, words: &[&str]) -> Tool {
-        Tool::new(&self.blockd).arg("ctl").arg(&self.control).args(words)
+        Tool::new(&self.blockd).arg("ctl").arg(&self.control).args(words).arg("--json")
     }
 
     /// The process that serves: the supervisor's child, or the only process when there is no supervisor.

@@ -1,11 +1,14 @@
 //! Either end dies, the stream is cut: the replica converges, and nobody who writes has seen an error.
 
+use std::fs::File;
 use std::path::PathBuf;
 
+use tests::disk::SmallDisk;
 use tests::guest::{Kit, Target};
 use tests::lab::Lab;
 use tests::program::Tool;
 use tests::require;
+use tests::requires;
 use tests::scratch::fill;
 use tests::wait::{PATIENCE, wait_until};
 
@@ -133,4 +136,24 @@ fn recording_goes_on_and_off_under_fio_without_an_error() {
     fio.expect("fio saw no error");
     pair.follow();
     pair.seal_and_compare(1);
+}
+
+#[test]
+fn a_full_disk_under_recording_fails_the_write_and_kills_nobody() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    require!(requires::root());
+    let small = SmallDisk::new(&lab.scratch, 8 * MIB);
+    let image = small.path().join("image");
+    File::create(&image).and_then(|file| file.set_len(512 * MIB)).expect("make an image");
+    let source = lab.serve("source", &image).start();
+    source.ctl(&["record", "on"]);
+    let before = source.serving_pid();
+    // The sidecar lies on the same full disk: where it is mapped, it must have its space already (D10).
+    let write =
+        |at: &str| Tool::new("qemu-io").args(["-f", "raw", "-c", &format!("write {at} 32M"), &source.uri()]);
+    for at in ["0", "256M", "480M"] {
+        let said = write(at).refused();
+        assert!(said.contains("No space left"), "{said}");
+    }
+    assert_eq!(source.serving_pid(), before, "{}", source.log());
 }

@@ -11,7 +11,7 @@ mod handover;
 mod identity;
 mod writes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tests::daemon::{Daemon, Serve};
 use tests::lab::Lab;
@@ -35,7 +35,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Start both ends on an image that `fill` has made; the source does not replicate yet.
+    /// Start both ends, the source with `image`; it does not replicate yet.
     fn start(lab: &Lab, image: PathBuf) -> Self {
         let size_bytes = image.metadata().expect("look at an image").len();
         let (copy, listens) = (lab.scratch.join("copy"), lab.scratch.join("destination.replica"));
@@ -79,7 +79,7 @@ impl Pair {
 }
 
 /// A destination for a disk of `size_bytes`.
-fn destination(lab: &Lab, name: &str, image: &std::path::Path, size_bytes: u64) -> Serve {
+fn destination(lab: &Lab, name: &str, image: &Path, size_bytes: u64) -> Serve {
     let listens = lab.scratch.join(&format!("{name}.replica"));
     lab.serve(name, image).flags(DISK_ID).replica(&listens, size_bytes)
 }

@@ -1,6 +1,6 @@
 //! Writes from a thread that takes a lost connection as a reason to connect again.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -49,7 +49,7 @@ impl Drop for Writes {
     }
 }
 
-fn write_until(stop: &AtomicBool, done: &AtomicU64, socket: &PathBuf) {
+fn write_until(stop: &AtomicBool, done: &AtomicU64, socket: &Path) {
     let load = Load::random(Kind::Write, 16, ROUND);
     let mut seed = 0;
     while !stop.load(Ordering::SeqCst) {
