@@ -214,11 +214,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // The supervisor first: it would replace the child.
-        let child = self.kill_supervisor();
-        if let Some(child) = child {
-            signal(child, Signal::SIGKILL);
-        }
+        self.program.kill_group();
         // The next one may want its sockets and its image. A dead process is not enough: the kernel lets go of
         // what a ring held a little later.
         found_within(PATIENCE, || UnixStream::connect(&self.nbd).is_err().then_some(()));

@@ -6,6 +6,7 @@ pub mod sim;
 pub mod house;
 pub mod wait;
 pub mod scratch;
+pub mod watchdog;
 pub mod program;
 pub mod disk;
 pub mod daemon;

@@ -1,18 +1,23 @@
 //! Foreign programs, and ours, under a test: started, timed out, and never left behind.
 //!
 //! [`Tool`] runs a program to its end and hands back what it printed. [`Program`] keeps one running beside
-//! the test, with its output in a log that is printed if the test fails. Both die with the thread that
-//! started them (`setpriv --pdeathsig`), so a killed test run leaves nothing.
+//! the test, with its output in a log that is printed if the test fails.
+//!
+//! Nothing outlives a test run, not even one that is killed: a tool dies with the thread that started it
+//! (`setpriv --pdeathsig`), and of a program the whole process group is left to a [`crate::watchdog`].
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+
+use crate::watchdog;
 
 /// Seconds after which a tool that runs to its end is killed and counts as failed.
 const TOOL_LIMIT: &str = "240";
@@ -119,20 +124,20 @@ impl Program {
         log: &Path,
     ) -> Self {
         let sink = File::options().create(true).append(true).open(log).expect("open a log");
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(&name)
+        let child = Command::new(&name)
             .args(arguments)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(sink.try_clone().expect("clone a log"))
             .stderr(sink)
             .spawn()
-            .unwrap_or_else(|error| panic!("start {} by setpriv: {error}", name.as_ref().display()));
+            .unwrap_or_else(|error| panic!("start {}: {error}", name.as_ref().display()));
+        watchdog::guard(child.id());
         let name = name.as_ref().to_string_lossy().into_owned();
         Self { child, name, log: log.to_owned() }
     }
 
-    /// Its process id; `setpriv` has become the program, so it is the program's own.
+    /// Its process id, also that of its group.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -157,11 +162,19 @@ impl Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+
+    /// End it and all of its children at once.
+    pub fn kill_group(&mut self) {
+        // There is nobody left in the group when all have ended by themselves.
+        let _ = killpg(Pid::from_raw(self.pid().cast_signed()), Signal::SIGKILL);
+        self.kill();
+    }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.kill();
+        self.kill_group();
+        watchdog::release(self.pid());
         if thread::panicking() {
             eprintln!("--- what {} said:\n{}---", self.name, self.log());
         }
