@@ -10,7 +10,7 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const SCRIPT: &str = r#"
@@ -35,17 +35,17 @@ pub fn release(group: u32) {
 }
 
 fn say(word: &str, group: u32) {
-    static WATCHDOG: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
-    let mut pipe = WATCHDOG.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
+    static WATCHDOG: OnceLock<Mutex<Child>> = OnceLock::new();
+    let mut shell = WATCHDOG.get_or_init(start).lock().unwrap_or_else(PoisonError::into_inner);
+    let pipe = shell.stdin.as_mut().expect("the standard input was piped");
     writeln!(pipe, "{word} {group}").expect("speak to the watchdog");
 }
 
-fn start() -> Mutex<ChildStdin> {
+fn start() -> Mutex<Child> {
     let mut command = Command::new("sh");
     command.args(["-c", SCRIPT]).process_group(0).stdin(Stdio::piped());
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut shell = command.spawn().expect("start the watchdog");
-    Mutex::new(shell.stdin.take().expect("the standard input was piped"))
+    Mutex::new(command.spawn().expect("start the watchdog"))
 }
 
 #[cfg(test)]
