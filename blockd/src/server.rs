@@ -95,10 +95,16 @@ impl Server {
         self.connections.iter().flatten().count() as u64
     }
 
-    /// The socket is closed: requests under way complete, their replies are dropped.
+    /// The socket is closed: requests under way complete, their replies are dropped; writes that
+    /// are held are forgotten, for their client never had an answer.
     pub fn close(&mut self, id: ConnectionId) {
         if let Some(connection) = find(&mut self.connections, id) {
             connection.close(&mut self.pool);
+            for request in self.volume.drop_held(id.0) {
+                connection
+                    .settle(Cost { requests: 1, bytes: request.buf.as_ref().map_or(0, |buf| buf.len()) });
+                request.buf.into_iter().for_each(|buf| self.pool.give(buf));
+            }
             self.forget_if_gone(id);
         }
     }

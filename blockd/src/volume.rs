@@ -152,8 +152,7 @@ impl Volume {
             self.ready.push_back(id);
         }
         let id = self.ready.pop_front()?;
-        let op = self.ops[id.0].take().expect("a ready op exists");
-        self.free.push(id.0);
+        let op = self.take(id);
         let Request { tag, command, extent, buf } = op.request;
         Some(Reply { tag, command, extent, result: op.result, buf })
     }
@@ -173,6 +172,11 @@ impl Volume {
         &self.gate
     }
 
+    /// Requests that are not answered yet, held and delayed ones among them.
+    pub fn in_flight(&self) -> u64 {
+        (self.ops.len() - self.free.len()) as u64
+    }
+
     /// Totals.
     pub fn counts(&self) -> RequestCounts {
         self.counts
@@ -190,6 +194,16 @@ impl Volume {
     pub fn release(&mut self) {
         self.holding = false;
         std::mem::take(&mut self.held).into_iter().for_each(|id| self.start(id));
+    }
+
+    /// Takes back the held writes of a connection that is gone: nobody was told of them, and
+    /// nobody waits for them.
+    pub fn drop_held(&mut self, connection: u64) -> Vec<Request> {
+        let held = std::mem::take(&mut self.held);
+        let (dropped, kept): (VecDeque<_>, _) =
+            held.into_iter().partition(|id| self.op_mut(*id).request.tag.connection == connection);
+        self.held = kept;
+        dropped.into_iter().map(|id| self.take(id).request).collect()
     }
 
     /// True while writes are held.
@@ -313,6 +327,11 @@ impl Volume {
                 counts.written_bytes_total += bytes;
             }
         }
+    }
+
+    fn take(&mut self, id: OpId) -> Op {
+        self.free.push(id.0);
+        self.ops[id.0].take().expect("an op exists until its reply is polled")
     }
 
     fn op_mut(&mut self, id: OpId) -> &mut Op {

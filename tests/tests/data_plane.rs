@@ -332,11 +332,37 @@ fn requests_outside_the_disk_are_refused_and_the_connection_goes_on() {
 }
 
 #[test]
-fn the_ring_reads_zeros_past_the_end_of_a_file_that_shrank() {
-    let Some(plane) = Plane::start(Choice::Ring) else { return };
-    let file = fs::OpenOptions::new().write(true).open(plane.path("disk.raw")).unwrap();
-    file.set_len(1 << 20).unwrap();
-    plane.qemu_io(&["write -P 3 1020k 4k", "read -P 3 1020k 4k", "read -P 0 1M 1M"]);
+fn a_file_that_was_cut_short_fails_what_lies_past_its_end() {
+    each_plane(|plane| {
+        let file = fs::OpenOptions::new().write(true).open(plane.path("disk.raw")).unwrap();
+        file.set_len(1 << 20).unwrap();
+        let mut client = plane.client();
+        client.request(0, 1, (1 << 20) - 512, 1024);
+        assert_eq!(client.reply(), (5, 1));
+        client.request(3, 2, 0, 0);
+        assert_eq!(client.reply(), (0, 2), "and the daemon goes on");
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_takes_its_held_writes_with_it() {
+    each_plane(|plane| {
+        plane.mailbox.ask(|server, _| server.volume_mut().hold()).unwrap();
+        for _ in 0..40 {
+            let mut writer = plane.client();
+            writer.request(1, 1, 0, 512);
+            writer.0.write_all(&[4; 512]).unwrap();
+            drop(writer);
+            while plane.mailbox.ask(|server, _| server.connections()).unwrap() > 0 {
+                std::thread::yield_now();
+            }
+        }
+        let mut reader = plane.client();
+        reader.request(0, 2, 0, 512);
+        assert_eq!(reader.reply(), (0, 2), "there is room for another client");
+        plane.mailbox.ask(|server, _| server.volume_mut().release()).unwrap();
+        assert_eq!(plane.disk()[..512], [0; 512]);
+    });
 }
 
 #[test]

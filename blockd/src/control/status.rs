@@ -122,6 +122,8 @@ pub struct Receiving {
 pub struct Requests {
     /// NBD connections now.
     pub connections: u64,
+    /// Requests that are not answered yet, held and delayed ones among them.
+    pub in_flight: u64,
     /// Reads answered.
     pub reads_total: u64,
     /// Bytes read.

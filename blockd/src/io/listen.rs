@@ -11,12 +11,18 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{getsockopt, sockopt::AcceptConn};
 use thiserror::Error;
 
 use crate::config::Serve;
+
+/// How often, and after which pause, a socket in use is looked at again.
+const STALE_TRIES: u32 = 10;
+const STALE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a socket cannot be listened on.
 #[derive(Debug, Error)]
@@ -119,7 +125,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |source| ListenError::Failed { path: path.into(), source };
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            clear_stale(path)?;
+            clear_when_stale(path)?;
             UnixListener::bind(path)
         }
         other => other,
@@ -127,6 +133,18 @@ pub fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     let listener = listener.map_err(failed)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// A daemon that was just killed may still hold its sockets for a moment, while the kernel ends
+/// what it had in flight.
+fn clear_when_stale(path: &Path) -> Result<(), ListenError> {
+    for _ in 0..STALE_TRIES {
+        match clear_stale(path) {
+            Err(ListenError::InUse(_)) => thread::park_timeout(STALE_PAUSE),
+            done => return done,
+        }
+    }
+    clear_stale(path)
 }
 
 fn clear_stale(path: &Path) -> Result<(), ListenError> {

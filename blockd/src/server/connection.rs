@@ -106,15 +106,16 @@ impl Connection {
         self.inbox.wants_all()
     }
 
-    /// Takes in that `n` bytes were received; none: the client has said all it will.
+    /// Takes in that `n` bytes were received; none: the client is gone, and takes no answers.
     pub fn handle_received(&mut self, n: usize) {
         if n > 0 {
             self.inbox.handle_received(n);
-        } else if self.inbox.is_between_requests() {
-            debug!(connection = %self.id, "client closed the connection");
-            self.end = self.end.max(End::Draining);
         } else {
-            warn!(connection = %self.id, "client closed the connection in the middle of a request");
+            if self.inbox.is_between_requests() {
+                debug!(connection = %self.id, "client closed the connection");
+            } else {
+                warn!(connection = %self.id, "client closed the connection in the middle of a request");
+            }
             self.end = self.end.max(End::Broken);
         }
     }

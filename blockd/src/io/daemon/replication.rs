@@ -25,7 +25,7 @@ use crate::io::replica_source::{Parts, Replicator, StreamTotals};
 use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Guard, Recorder, Recording};
 use crate::replica::source::{SealState, Source, SourceConfig};
-use crate::sidecar::{IntentMap, Role};
+use crate::sidecar::{Header, IntentMap, Role};
 use crate::store::BlockStore;
 use crate::tracker::Tracker;
 
@@ -115,7 +115,7 @@ impl Replication {
         active.replicator = None;
         if active.recorder.take().is_some() {
             self.mailbox.ask(|server, _| server.volume_mut().detach().is_some()).map_err(stopped)?;
-            let change = |header: &mut crate::sidecar::Header| {
+            let change = |header: &mut Header| {
                 header.recording = false;
                 header.replicate_to.clear();
             };
@@ -129,10 +129,11 @@ impl Replication {
         let place = to.to_str().filter(|_| to.is_absolute());
         let place = place
             .ok_or_else(|| refused("the replica's socket is no absolute path", "give the whole path"))?;
+        self.check_own(lock(&self.sidecar).header())?;
         let mut active = lock(&self.active);
         let recorder = self.record_on(&mut active)?;
         active.replicator = None;
-        let change = |header: &mut crate::sidecar::Header| header.replicate_to = place.to_owned();
+        let change = |header: &mut Header| header.replicate_to = place.to_owned();
         lock(&self.sidecar).update(change).map_err(sidecar_failed)?;
         active.replicator = Some(self.replicator(&recorder, to)?);
         Ok(json!({ "replicating_to": to }))
@@ -165,6 +166,7 @@ impl Replication {
     pub fn seal(&self, generation: u64, verify: Verify, timeout: Duration) -> Done {
         let recorder = self.recording()?;
         let header = lock(&self.sidecar).header().clone();
+        self.check_own(&header)?;
         if header.sealed == generation {
             return Ok(json!({ "sealed": generation }));
         }
@@ -199,6 +201,7 @@ impl Replication {
     /// `unseal`: the guest's writes go on here.
     pub fn unseal(&self) -> Done {
         let recorder = self.recording()?;
+        self.check_own(lock(&self.sidecar).header())?;
         lock(&self.sidecar).update(|header| header.sealed = 0).map_err(sidecar_failed)?;
         self.let_go(&recorder);
         Ok(json!({ "sealed": 0 }))
@@ -212,7 +215,7 @@ impl Replication {
             return Err(Failure::new(FailureCode::WrongGeneration, message, "seal it first"));
         }
         lock(&self.active).replicator = None;
-        let change = |header: &mut crate::sidecar::Header| {
+        let change = |header: &mut Header| {
             header.role = Role::Fenced;
             header.generation = generation;
             header.recording = false;
@@ -231,16 +234,22 @@ impl Replication {
         Ok(json!({ "leaves": leaves }))
     }
 
+    /// Only the guest's own disk is recorded, sealed, and unsealed: not a replica, and not one that
+    /// moved away (D11).
+    fn check_own(&self, header: &Header) -> Result<(), Failure> {
+        if matches!(header.role, Role::Primary | Role::Promoted) {
+            return Ok(());
+        }
+        let message = format!("this disk is {} (generation {})", header.role.name(), header.generation);
+        Err(Failure::new(FailureCode::WrongRole, message, ""))
+    }
+
     fn record_on(&self, active: &mut Active) -> Result<Recorder, Failure> {
         if let Some(recorder) = &active.recorder {
             return Ok(recorder.clone());
         }
         let mut sidecar = lock(&self.sidecar);
-        let role = sidecar.header().role;
-        if !matches!(role, Role::Primary | Role::Promoted) {
-            let message = format!("this disk is {} and not the guest's own", role.name());
-            return Err(Failure::new(FailureCode::WrongRole, message, ""));
-        }
+        self.check_own(sidecar.header())?;
         // The space first: a write to a mapped page that finds none would be fatal.
         sidecar.reserve().map_err(sidecar_failed)?;
         let mut bits = sidecar.bits().map_err(sidecar_failed)?;

@@ -64,17 +64,14 @@ impl Daemon {
     }
 
     fn status(&self) -> Result<Value, Failure> {
-        let (counts, limits, delayed_writes_total, connections) = self
+        let ((counts, in_flight), limits, delayed_writes_total, connections) = self
             .mailbox
             .ask(|server, now| {
                 let connections = server.connections();
                 let volume = server.volume_mut();
-                (
-                    volume.counts(),
-                    volume.gate().limits(now),
-                    volume.gate().delayed_writes_total(),
-                    connections,
-                )
+                let gate = volume.gate();
+                let counts = (volume.counts(), volume.in_flight());
+                (counts, gate.limits(now), gate.delayed_writes_total(), connections)
             })
             .map_err(stopped)?;
         let header = self.header();
@@ -86,6 +83,7 @@ impl Daemon {
         };
         let requests = Requests {
             connections,
+            in_flight,
             reads_total: counts.reads_total,
             read_bytes_total: counts.read_bytes_total,
             writes_total: counts.writes_total,

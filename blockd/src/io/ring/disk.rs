@@ -1,6 +1,6 @@
 //! Store calls in flight: the bridge from a call to ring entries and back to an outcome.
 //!
-//! A short read or write is carried on, a read past the end of the file reads zeros. A store
+//! A short read or write is carried on, a file that ends early fails what lies past its end. A store
 //! without a descriptor, and what the kernel cannot do on this file, goes through the store's own
 //! methods on this very thread. So do small writes into the page cache, as long as they are fast.
 
@@ -102,10 +102,7 @@ impl Disk {
                 store_call::execute(&*self.store, call.action, call.extent, buf)
             }
             ..0 => Err(-result),
-            0 if call.action == StoreAction::Read => {
-                server.buffer_mut(call.op)[flight.done..].fill(0);
-                Ok(Trimmed::Unspecified)
-            }
+            // The file ends early: somebody cut it under us. Zeros would be a lie.
             0 if moves_data && flight.done < flight.len => Err(libc::EIO),
             _ if moves_data => {
                 flight.done += result as usize;
