@@ -136,10 +136,12 @@ fn qemu_io_zeroes_and_discards_and_the_image_gets_its_holes_back() {
         let full = allocated_bytes(&image);
         qemu_io(&disk.uri(), &["write -z 0 4M", "read -P 0 0 4M"]);
         assert!(allocated_bytes(&image) >= full, "zeroes without leave to unmap keep their place");
+        // The file system may need a block or two to say where the holes are.
         qemu_io(&disk.uri(), &["write -z -u 4M 4M", "read -P 0 4M 4M"]);
-        assert_eq!(full - allocated_bytes(&image), 4 * MIB, "zeroes with leave to unmap make a hole");
+        let freed = || (full - allocated_bytes(&image)).next_multiple_of(MIB);
+        assert_eq!(freed(), 4 * MIB, "zeroes with leave to unmap make a hole");
         qemu_io(&disk.uri(), &["discard 8M 4M", "read -P 0 8M 4M"]);
-        assert_eq!(full - allocated_bytes(&image), 8 * MIB, "a discard makes a hole");
+        assert_eq!(freed(), 8 * MIB, "a discard makes a hole");
         qemu_io(&disk.uri(), &["write -z 12289k 512", "read -P 0 12289k 512", "flush"]);
     }
 }
