@@ -116,6 +116,12 @@ impl Agreement {
         self.offers = Bitmap::new(self.leaves);
     }
 
+    /// Another copy took the replica's place: nothing is known about it.
+    pub fn distrust(&mut self) {
+        self.forget();
+        self.mismatched = Bitmap::new(self.leaves);
+    }
+
     /// Every leaf is to be checked again.
     pub fn forget(&mut self) {
         self.stale = Bitmap::full(self.leaves);

@@ -247,6 +247,15 @@ impl Tracker {
         self.agreement.lose_stream();
     }
 
+    /// The replica is not the one that the bits count from: it may lack anything.
+    pub fn distrust(&mut self) {
+        let all = 0..block_count(self.size);
+        self.intent.fill();
+        self.pending.mark(all.clone());
+        self.barriers.put_back(&all);
+        self.agreement.distrust();
+    }
+
     /// A barrier over everything that is finished by now; it is passed when all of it is durable
     /// at the replica. Returns its name.
     pub fn add_barrier(&mut self) -> u64 {

@@ -27,7 +27,7 @@ use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
 use crate::replica::encoding::{Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
-use crate::replica::wire::{HEADER_BYTES, Header};
+use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
 
 /// Pauses between attempts to dial.
@@ -158,8 +158,8 @@ impl Shared {
         if self.stopped() {
             return Ok(Ended::Broken("stopped".into()));
         }
-        let (epoch, generation) = self.record_epoch(0)?;
-        self.parts.recorder.lock().source.handle_connected(epoch, generation);
+        let (epoch, known_epoch, generation) = self.record_epoch(0)?;
+        self.parts.recorder.lock().source.handle_connected(epoch, known_epoch, generation);
         info!(replica = %self.target.display(), epoch, "connected to the replica");
         let over = AtomicBool::new(false);
         let ended = thread::scope(|scope| {
@@ -235,10 +235,13 @@ impl Shared {
             let mut guard = self.parts.recorder.lock();
             let Recording { tracker, source, .. } = &mut *guard;
             let result = source.handle_frame(tracker, &header, &body);
-            if source.is_streaming() {
-                lock(&self.parts.last_error).clear();
-            }
+            let welcomed = source.is_streaming().then(|| source.known_epoch());
             drop(guard);
+            if let Some(epoch) = welcomed.filter(|_| header.frame_type == FrameType::Welcome)
+                && let Err(error) = self.welcomed(epoch)
+            {
+                return Ended::Broken(format!("cannot record the session: {error}"));
+            }
             self.parts.recorder.wake();
             self.parts.recorder.announce_progress();
             match result {
@@ -248,11 +251,19 @@ impl Shared {
         }
     }
 
-    /// Records the next session's epoch, past `at_least`; returns it with the generation.
-    fn record_epoch(&self, at_least: u64) -> io::Result<(u64, u64)> {
+    /// Records the next session's epoch, past `at_least`; returns it, the known epoch, and the generation.
+    fn record_epoch(&self, at_least: u64) -> io::Result<(u64, u64, u64)> {
         let mut sidecar = lock(&self.parts.sidecar);
         sidecar.update(|header| header.replica_epoch = header.replica_epoch.max(at_least) + 1)?;
-        Ok((sidecar.header().replica_epoch, sidecar.header().generation))
+        let header = sidecar.header();
+        Ok((header.replica_epoch, header.known_epoch, header.generation))
+    }
+
+    /// The replica takes part in this session: from here on the bits count from it. They were
+    /// filled before, where they had to be, so dying in between costs time and no data.
+    fn welcomed(&self, epoch: u64) -> io::Result<()> {
+        lock(&self.parts.last_error).clear();
+        lock(&self.parts.sidecar).update(|header| header.known_epoch = epoch)
     }
 
     fn fail(&self, reason: String) {

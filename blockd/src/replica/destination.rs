@@ -197,7 +197,8 @@ impl Destination {
             Op::Flush => self.acknowledge(),
             Op::RecordEpoch(epoch) => {
                 self.phase = Phase::Streaming;
-                let welcome = wire::Welcome { version: wire::VERSION, existing: self.identity.existing };
+                let Identity { existing, epoch: previous_epoch, .. } = self.identity;
+                let welcome = wire::Welcome { version: wire::VERSION, existing, previous_epoch };
                 self.identity.epoch = epoch;
                 self.answer(FrameType::Welcome, 0, &welcome.encode());
             }

@@ -61,6 +61,8 @@ pub struct Source {
     generation: u64,
     phase: Phase,
     epoch: u64,
+    /// The session from which the tracker's bits count (0: none yet).
+    known_epoch: u64,
     seq: u64,
     items: Vec<Item>,
     items_bytes: u64,
@@ -88,6 +90,7 @@ impl Source {
             generation: 0,
             phase: Phase::Disconnected,
             epoch: 0,
+            known_epoch: 0,
             seq: 0,
             items: Vec::new(),
             items_bytes: 0,
@@ -107,9 +110,10 @@ impl Source {
         }
     }
 
-    /// A stream was opened, as session `epoch` (durable in the sidecar before it is used, D13).
-    pub fn handle_connected(&mut self, epoch: u64, generation: u64) {
-        (self.epoch, self.generation) = (epoch, generation);
+    /// A stream was opened, as session `epoch` (durable in the sidecar before it is used, D13). The
+    /// tracker's bits count from session `known_epoch`.
+    pub fn handle_connected(&mut self, epoch: u64, known_epoch: u64, generation: u64) {
+        (self.epoch, self.known_epoch, self.generation) = (epoch, known_epoch, generation);
         self.phase = Phase::Greeting { said: false };
         self.seq = 1;
     }
@@ -202,6 +206,11 @@ impl Source {
     /// How far the seal has come.
     pub fn seal_state(&self) -> SealState {
         self.seal
+    }
+
+    /// The session from which the tracker's bits count; to be recorded when it changes.
+    pub fn known_epoch(&self) -> u64 {
+        self.known_epoch
     }
 
     /// True while batches may flow.

@@ -72,6 +72,9 @@ pub struct Welcome {
     pub version: u16,
     /// The replica may hold data already: offer before sending.
     pub existing: bool,
+    /// The session before this one that the replica knows of; 0: none. If it is not the one that
+    /// the source's bitmap counts from, the replica may hold anything.
+    pub previous_epoch: u64,
 }
 
 impl Welcome {
@@ -79,6 +82,7 @@ impl Welcome {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = self.version.to_le_bytes().to_vec();
         body.extend_from_slice(&[u8::from(self.existing), 0]);
+        body.extend_from_slice(&self.previous_epoch.to_le_bytes());
         body
     }
 
@@ -87,9 +91,10 @@ impl Welcome {
         let mut reader = Reader::new(body, "welcome");
         let version = reader.u16()?;
         let [existing, reserved] = reader.array()?;
+        let previous_epoch = reader.u64()?;
         reader.end()?;
         match (existing, reserved) {
-            (0 | 1, 0) => Ok(Self { version, existing: existing == 1 }),
+            (0 | 1, 0) => Ok(Self { version, existing: existing == 1, previous_epoch }),
             _ => Err(Malformed::Reserved("welcome")),
         }
     }

@@ -6,7 +6,7 @@
 //! 40  sealed u64           48  replica epoch u64  56  boot id, 16 bytes
 //! 72  role u8   73 recording u8   74 length of disk id u8   75 length of moved-to u8
 //! 76  length of replicate-to u8, zeros    80 disk id, 64 bytes   144 moved-to, 255 bytes
-//! 400 replicate-to, 255 bytes             655 … zeros
+//! 400 replicate-to, 255 bytes   656 known epoch u64   664 … zeros
 //! 4092 crc32 of all before
 //! ```
 //!
@@ -28,7 +28,8 @@ const VERSION: u32 = 1;
 const DISK_ID_AT: usize = 80;
 const MOVED_TO_AT: usize = 144;
 const REPLICATE_TO_AT: usize = 400;
-const END_OF_FIELDS: usize = REPLICATE_TO_AT + PLACE_BYTES_MAX;
+const KNOWN_EPOCH_AT: usize = 656;
+const END_OF_FIELDS: usize = KNOWN_EPOCH_AT + 8;
 const CRC_AT: usize = HEADER_BYTES - 4;
 
 /// What a disk is to its guest.
@@ -85,6 +86,9 @@ pub struct Header {
     pub recording: bool,
     /// The last session with a replica (D13).
     pub replica_epoch: u64,
+    /// The session with which the bitmap counts: a replica whose last session was another one may
+    /// hold anything (source only).
+    pub known_epoch: u64,
     /// The boot in which the bitmap was written.
     pub boot_id: [u8; 16],
     /// Where a fenced disk went; empty: not said.
@@ -152,6 +156,7 @@ impl Header {
             sealed: 0,
             recording: false,
             replica_epoch: 0,
+            known_epoch: 0,
             boot_id,
             moved_to: String::new(),
             replicate_to: String::new(),
@@ -181,6 +186,7 @@ impl Header {
         put(32, &self.generation.to_le_bytes());
         put(40, &self.sealed.to_le_bytes());
         put(48, &self.replica_epoch.to_le_bytes());
+        put(KNOWN_EPOCH_AT, &self.known_epoch.to_le_bytes());
         put(56, &self.boot_id);
         let lengths = [&self.disk_id, &self.moved_to, &self.replicate_to].map(|text| text.len() as u8);
         put(72, &[self.role.number(), self.recording.into(), lengths[0], lengths[1], lengths[2]]);
@@ -210,6 +216,7 @@ impl Header {
             sealed: number(bytes, 40),
             recording,
             replica_epoch: number(bytes, 48),
+            known_epoch: number(bytes, KNOWN_EPOCH_AT),
             boot_id: bytes[56..72].try_into().expect("16 bytes"),
             moved_to: text(bytes, MOVED_TO_AT, PLACE_BYTES_MAX, bytes[75], "moved to")?,
             replicate_to: text(bytes, REPLICATE_TO_AT, PLACE_BYTES_MAX, bytes[76], "replicate to")?,
@@ -251,7 +258,12 @@ fn check_frame(bytes: &[u8; HEADER_BYTES]) -> Result<(), Unreadable> {
     if u64::from(word(12)) != BLOCK_BYTES {
         return Err(Unreadable::Field("block bytes"));
     }
-    let unused = [77..DISK_ID_AT, MOVED_TO_AT + PLACE_BYTES_MAX..REPLICATE_TO_AT, END_OF_FIELDS..CRC_AT];
+    let unused = [
+        77..DISK_ID_AT,
+        MOVED_TO_AT + PLACE_BYTES_MAX..REPLICATE_TO_AT,
+        655..KNOWN_EPOCH_AT,
+        END_OF_FIELDS..CRC_AT,
+    ];
     if unused.into_iter().any(|range| bytes[range].iter().any(|byte| *byte != 0)) {
         return Err(Unreadable::Field("reserved"));
     }

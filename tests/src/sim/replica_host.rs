@@ -91,6 +91,22 @@ impl ReplicaHost {
         self.disk.crash(rng);
     }
 
+    /// What lasts of the replica, as it is now.
+    pub fn copy(&self) -> (Disk, u64, u64) {
+        (self.disk.clone(), self.epoch, self.sealed)
+    }
+
+    /// Somebody puts an older copy in its place, or an empty one.
+    pub fn replace(&mut self, rng: &mut Rng, (disk, epoch, sealed): (Disk, u64, u64)) {
+        self.kill(rng);
+        (self.disk, self.epoch, self.sealed) = (disk, epoch, sealed);
+    }
+
+    /// Epoch of the last session that was welcomed.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// True if there is a process that takes bytes.
     pub fn is_connected(&self) -> bool {
         self.session.is_some()

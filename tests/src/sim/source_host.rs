@@ -82,6 +82,7 @@ pub struct SourceHost {
     pub disk: Disk,
     bits: Bits,
     epoch: u64,
+    known_epoch: u64,
     process: Process,
 }
 
@@ -91,7 +92,7 @@ impl SourceHost {
         let mut bits = Bits(Arc::new(Mutex::new(VecIntentMap::empty(block_count(settings.size)))));
         bits.fill();
         let process = Process::start(settings, bits.clone(), guest);
-        Self { settings, disk: Disk::new(settings.size), bits, epoch: 0, process }
+        Self { settings, disk: Disk::new(settings.size), bits, epoch: 0, known_epoch: 0, process }
     }
 
     /// The process dies. What its disk has in hand ends or does not, before a new process starts (D12).
@@ -192,7 +193,7 @@ impl SourceHost {
     /// Dials: a new session, its epoch recorded before it is used.
     pub fn connect(&mut self) {
         self.epoch += 1;
-        self.process.recorder.lock().source.handle_connected(self.epoch, 1);
+        self.process.recorder.lock().source.handle_connected(self.epoch, self.known_epoch, 1);
     }
 
     /// The stream is gone, and the source notices.
@@ -228,6 +229,7 @@ impl SourceHost {
             let blockd::recorder::Recording { tracker, source, .. } = &mut *guard;
             let result = source.handle_frame(tracker, &header, &body);
             assert_eq!(result, Ok(()), "the replica speaks the protocol");
+            self.known_epoch = source.known_epoch();
         }
     }
 

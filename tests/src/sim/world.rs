@@ -6,6 +6,7 @@ use blockd::ablation::Without;
 use blockd::extent::{BLOCK_BYTES, Extent};
 use blockd::replica::source::SealState;
 
+use super::disk::Disk;
 use super::guest::{Guest, SECTOR_BYTES};
 use super::link::Link;
 use super::replica_host::ReplicaHost;
@@ -43,6 +44,8 @@ struct World {
     replica: ReplicaHost,
     link: Option<Link>,
     barrier: Option<Barrier>,
+    /// An older state of the replica.
+    copy: (Disk, u64, u64),
     outcome: Outcome,
 }
 
@@ -63,8 +66,9 @@ pub fn run(seed: u64, without: Without) -> Result<Outcome, String> {
     let source = SourceHost::new(settings, &mut guest);
     let replica = ReplicaHost::new(settings);
     let now = Duration::from_secs(1);
+    let copy = (Disk::new(size), 0, 0);
     let outcome = Outcome::default();
-    World { rng, now, settings, guest, source, replica, link: None, barrier: None, outcome }.run()
+    World { rng, now, settings, guest, source, replica, link: None, barrier: None, copy, outcome }.run()
 }
 
 impl World {
@@ -158,6 +162,14 @@ impl World {
                 self.guest
                     .check(self.source.disk.bytes())
                     .map_err(|wrong| format!("after a death: {wrong}"))?;
+            }
+            _ if self.rng.chance(20) => {
+                self.cut_link();
+                let old = std::mem::replace(&mut self.copy, self.replica.copy());
+                // A copy made in the very session that is still the last cannot be told from the replica.
+                if old.1 < self.replica.epoch() {
+                    self.replica.replace(&mut self.rng, old);
+                }
             }
             _ => {
                 self.cut_link();

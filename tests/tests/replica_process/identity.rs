@@ -1,6 +1,7 @@
 //! What is served as what: a fenced image, an unpromoted replica, somebody else's image (D11, D13).
 
 use tests::lab::Lab;
+use tests::program::Tool;
 use tests::require;
 use tests::scratch::first_difference;
 
@@ -56,4 +57,43 @@ fn a_replica_of_another_disk_is_not_overwritten() {
     stranger.ctl_refused(&["barrier", "--timeout-ms", "1000"]);
     pair.destination.shut_down();
     assert_eq!(first_difference(&pair.source_image, &pair.destination_image), None);
+}
+
+#[test]
+fn a_replica_that_was_thrown_away_is_made_anew() {
+    let lab = require!(Lab::with(&[]));
+    let mut pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 46));
+    pair.follow();
+    pair.reach_barrier();
+    pair.destination.shut_down();
+    let sidecar = pair.destination_image.with_file_name("copy.blockd");
+    for path in [&pair.destination_image, &sidecar] {
+        std::fs::remove_file(path).expect("throw the replica away");
+    }
+    pair.destination = destination(&lab, "destination", &pair.destination_image, 4 * MIB).start();
+    pair.seal_and_compare(1);
+}
+
+#[test]
+fn an_older_copy_of_the_replica_is_brought_up_to_date() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    let mut pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 47));
+    pair.follow();
+    pair.reach_barrier();
+    pair.destination.shut_down();
+    let sidecar = pair.destination_image.with_file_name("copy.blockd");
+    let kept = [pair.destination_image.clone(), sidecar]
+        .map(|path| (std::fs::read(&path).expect("keep a copy"), path));
+    let image = pair.destination_image.clone();
+    let restart = || destination(&lab, "destination", &image, 4 * MIB).start();
+    pair.destination = restart();
+    let socket = pair.source.uri();
+    Tool::new("qemu-io").args(["-f", "raw", "-c", "write -P 9 1M 1M", &socket]).run();
+    pair.reach_barrier();
+    pair.destination.shut_down();
+    for (bytes, path) in kept {
+        std::fs::write(path, bytes).expect("put the old copy back");
+    }
+    pair.destination = restart();
+    pair.seal_and_compare(1);
 }

@@ -131,7 +131,7 @@ fn a_source_is_welcomed_after_its_epoch_is_recorded() {
         assert_eq!(bench.answers(), []);
         assert!(!bench.destination.is_streaming());
         bench.destination.handle_done(Ok(vec![])).unwrap();
-        let welcome = Welcome { version: wire::VERSION, existing };
+        let welcome = Welcome { version: wire::VERSION, existing, previous_epoch: EPOCH - 1 };
         assert_eq!(bench.answers(), [(FrameType::Welcome, 0, welcome.encode())]);
         assert!(bench.destination.is_streaming());
     }

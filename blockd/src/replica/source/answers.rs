@@ -23,9 +23,14 @@ impl Source {
                 if welcome.version != wire::VERSION {
                     return Err(StreamError::Protocol("it chose a version that was not offered"));
                 }
+                if welcome.previous_epoch != self.known_epoch {
+                    tracker.distrust();
+                    self.distrust_seal();
+                }
                 if welcome.existing {
                     tracker.agreement().offer_all();
                 }
+                self.known_epoch = self.epoch;
                 self.phase = Phase::Streaming;
                 self.last_error = None;
                 Ok(())
@@ -45,6 +50,13 @@ impl Source {
                 Ok(())
             }
             _ => Err(StreamError::Protocol("a frame came out of turn")),
+        }
+    }
+
+    /// Another copy than the one that was sealed: it has to be sealed itself.
+    fn distrust_seal(&mut self) {
+        if let SealState::Sealed(generation) = self.seal {
+            self.seal = SealState::Sealing(generation);
         }
     }
 

@@ -56,7 +56,12 @@ fn the_bytes_of_every_other_frame_are_those_of_version_1() {
     assert_eq!(VERSION, 1);
     let generation = encode_generation(0x0a0b);
     let cases = [
-        (FrameType::Welcome, Welcome { version: 1, existing: true }.encode(), "02", "0100 01 00"),
+        (
+            FrameType::Welcome,
+            Welcome { version: 1, existing: true, previous_epoch: 7 }.encode(),
+            "02",
+            "0100 01 00 0700000000000000",
+        ),
         (FrameType::Batch, vec![0; 12], "04", "00000000 00 000000 00000000"),
         (FrameType::Ack, encode_differing(&[3, 5]), "05", "02000000 0300000000000000 0500000000000000"),
         (FrameType::Seal, generation.clone(), "06", "0b0a000000000000"),
@@ -94,7 +99,7 @@ proptest! {
     ) {
         let hello = Hello { version_min, version_max, size, generation, disk_id };
         prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
-        let welcome = Welcome { version: version_min, existing };
+        let welcome = Welcome { version: version_min, existing, previous_epoch: size };
         prop_assert_eq!(Welcome::decode(&welcome.encode()), Ok(welcome));
         prop_assert_eq!(decode_text(&encode_text(&text)), Ok(text.clone()));
         let refused = Refused { code: RefusalCode::ALL[code], detail: size, text };
@@ -182,7 +187,9 @@ fn a_body_that_is_cut_or_goes_on_is_refused_at_every_length() {
     type Read = fn(&[u8]) -> Option<Malformed>;
     let cases: [(Vec<u8>, Read); 6] = [
         (hello().encode(), |body| Hello::decode(body).err()),
-        (Welcome { version: 1, existing: false }.encode(), |body| Welcome::decode(body).err()),
+        (Welcome { version: 1, existing: false, previous_epoch: 0 }.encode(), |body| {
+            Welcome::decode(body).err()
+        }),
         (refused.encode(), |body| Refused::decode(body).err()),
         (encode_differing(&[1, 2]), |body| decode_differing(body).err()),
         (encode_generation(1), |body| decode_generation(body).err()),
@@ -203,7 +210,8 @@ fn fields_out_of_their_bounds_are_refused() {
     let mut body = hello().encode();
     body[5] = 1;
     assert_eq!(Hello::decode(&body), Err(Malformed::Reserved("hello")));
-    for body in [[1, 0, 2, 0], [1, 0, 1, 1]] {
+    for head in [[1, 0, 2, 0], [1, 0, 1, 1]] {
+        let body = [&head[..], &[0; 8]].concat();
         assert_eq!(Welcome::decode(&body), Err(Malformed::Reserved("welcome")));
     }
     for code in [0, 7] {

@@ -13,6 +13,7 @@ fn golden() -> Header {
         sealed: 6,
         recording: true,
         replica_epoch: 3,
+        known_epoch: 2,
         boot_id: *b"0123456789abcdef",
         moved_to: "site-b".into(),
         replicate_to: "/run/b.rep".into(),
@@ -39,6 +40,8 @@ fn the_bytes_of_version_1_never_change() {
     expected.extend_from_slice(b"site-b");
     expected.resize(400, 0);
     expected.extend_from_slice(b"/run/b.rep");
+    expected.resize(656, 0);
+    expected.push(2);
     expected.resize(HEADER_BYTES - 4, 0);
     assert!(bytes[..CRC_AT] == expected, "the layout changed");
     assert_eq!(u32::from_le_bytes(bytes[CRC_AT..].try_into().unwrap()), crc32fast::hash(&expected));
@@ -50,15 +53,15 @@ proptest! {
         disk_id in "[A-Za-z0-9._-]{1,64}",
         moved_to in "\\PC{0,60}",
         replicate_to in "\\PC{0,60}",
-        numbers in any::<[u64; 5]>(),
+        numbers in any::<[u64; 6]>(),
         role in 0..4usize,
         recording in any::<bool>(),
         boot_id in any::<[u8; 16]>(),
     ) {
-        let [size, generation, sealed, replica_epoch, sequence] = numbers;
+        let [size, generation, sealed, replica_epoch, known_epoch, sequence] = numbers;
         let role = Role::ALL[role];
         let header =
-            Header { disk_id, size, role, generation, sealed, recording, replica_epoch, boot_id, moved_to, replicate_to };
+            Header { disk_id, size, role, generation, sealed, recording, replica_epoch, known_epoch, boot_id, moved_to, replicate_to };
         prop_assume!(header.check().is_ok());
         prop_assert_eq!(Header::decode(&header.encode(sequence)), Ok((sequence, header)));
     }
@@ -82,7 +85,7 @@ proptest! {
 
 #[test]
 fn senseless_fields_are_refused_by_name() {
-    let cases: [(usize, u8, &str); 9] = [
+    let cases: [(usize, u8, &str); 10] = [
         (12, 1, "block bytes"),
         (72, 0, "role"),
         (72, 5, "role"),
@@ -92,6 +95,7 @@ fn senseless_fields_are_refused_by_name() {
         (77, 1, "reserved"),
         (399, 1, "reserved"),
         (655, 1, "reserved"),
+        (664, 1, "reserved"),
     ];
     for (at, value, field) in cases {
         let mut bytes = golden().encode(1);
