@@ -214,6 +214,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if self.program.ended().is_some() {
+            return; // another daemon may have its sockets by now
+        }
         self.program.kill_group();
         // The next one may want its sockets and its image. A dead process is not enough: the kernel lets go of
         // what a ring held a little later.
