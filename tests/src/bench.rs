@@ -10,6 +10,7 @@
 //! holds it with 95 %. What the machine does besides hits both runs of a pair alike.
 
 pub mod statistics;
+pub mod stream;
 pub mod load;
 pub mod client;
 pub mod servers;

@@ -20,7 +20,13 @@ pub fn status(status: &Status) -> String {
     );
     row(
         "serving",
-        format!("{} clients, {} I/O by {}", requests.connections, identity.cache, identity.data_plane),
+        format!(
+            "{} client{}, {} I/O by {}",
+            requests.connections,
+            if requests.connections == 1 { "" } else { "s" },
+            identity.cache,
+            identity.data_plane
+        ),
     );
     row("reads", format!("{}, {}", requests.reads_total, bytes(requests.read_bytes_total)));
     row("writes", format!("{}, {}", requests.writes_total, bytes(requests.written_bytes_total)));

@@ -16,6 +16,7 @@ use super::load::{Kind, Load};
 use super::report::{Table, Verdict, at_most, figure};
 use super::servers::cpu_ns;
 use super::statistics::{Median, median, percentile, ratios};
+use super::stream;
 
 /// Microseconds of CPU that recording may add to a write of 4 KiB.
 const WANTED_RECORDING_US: f64 = 1.5;
@@ -33,12 +34,7 @@ pub fn run(lab: &Lab, effort: Effort) -> Table {
     stalled(lab, effort, &mut table);
     stalled_on_a_slow_disk(lab, effort, &mut table);
     memory(lab, effort, &mut table);
-    table.row(words([
-        "replica of one core, share of `zstd -1` alone",
-        "as high as it gets",
-        "not measured",
-        "–",
-    ]));
+    stream::run(lab, effort, &mut table);
     table
 }
 

@@ -75,22 +75,6 @@ impl Runner {
     fn run(mut self, changes: &Receiver<Box<dyn Policy>>) {
         let mut last = Limits::NONE;
         loop {
-            // A policy that never speaks needs no observations, and an idle disk no wake-ups.
-            let silent = self.policy.name() == Unthrottled.name() && last == Limits::NONE;
-            let change = if silent {
-                changes.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                changes.recv_timeout(EVERY)
-            };
-            match change {
-                Ok(policy) => {
-                    info!(policy = policy.name(), "another throttle policy decides");
-                    self.policy = policy;
-                    last = Limits { delay: Duration::MAX, ..Limits::NONE };
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
             let Ok(observation) = self.observe() else { return };
             let limits = self.policy.observe(&observation);
             *lock(&self.verdict) = Verdict { policy: self.policy.name(), level: self.policy.level() };
@@ -102,7 +86,30 @@ impl Runner {
             {
                 return;
             }
+            match self.wait(changes, last) {
+                Ok(policy) => {
+                    info!(policy = policy.name(), "another throttle policy decides");
+                    self.policy = policy;
+                    // Whatever the one before had said is to be replaced.
+                    last = Limits { delay: Duration::MAX, ..Limits::NONE };
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
+    }
+
+    /// Until the next observation, or until there is another policy. A policy that never speaks
+    /// needs no observations, and an idle disk no wake-ups.
+    fn wait(
+        &self,
+        changes: &Receiver<Box<dyn Policy>>,
+        last: Limits,
+    ) -> Result<Box<dyn Policy>, RecvTimeoutError> {
+        if self.policy.name() == Unthrottled.name() && last == Limits::NONE {
+            return changes.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        }
+        changes.recv_timeout(EVERY)
     }
 
     fn observe(&self) -> Result<Observation, crate::io::mailbox::Stopped> {
