@@ -24,6 +24,7 @@ fn kill_under(guest: &mut Guest, disk: &mut Daemon, times: u32) {
     assert_eq!((guest.qmp.count("BLOCK_IO_ERROR"), guest.qmp.count("STOP")), (0, 0));
 }
 
+/// S4-05, S4-10, S4-30, S4-31: interception is all in the process that is killed.
 #[test]
 fn a_guest_writes_through_the_death_of_its_disk_server_and_nothing_is_lost() {
     let lab = require!(Lab::with(&[]));

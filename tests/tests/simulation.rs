@@ -20,6 +20,7 @@ fn run(seed: u64, without: Without) -> Result<sim::Outcome, String> {
     })
 }
 
+/// S4-15, S4-25, D1 to D8, D10, D13.
 #[test]
 fn every_seed_ends_with_two_equal_disks() {
     let seeds = match number_from_env("SIM_SEED") {

@@ -135,6 +135,7 @@ proptest! {
     }
 }
 
+/// S4-25: there is no older bulk data that could overwrite a delta.
 #[test]
 fn a_write_to_a_block_that_is_still_to_be_copied_adds_nothing() {
     let mut pending = pending(1 << 20);

@@ -23,6 +23,7 @@ fn image(lab: &Lab) -> PathBuf {
     image
 }
 
+/// S4-12 (made with the same size), S4-75.
 #[test]
 fn a_sparse_image_arrives_whole_and_as_sparse() {
     let lab = require!(Lab::with(&["qemu-io"]));
@@ -37,6 +38,7 @@ fn a_sparse_image_arrives_whole_and_as_sparse() {
     pair.seal_and_compare(1);
 }
 
+/// S4-13 (the bulk copy goes on where it was), S4-33.
 #[test]
 fn the_replica_converges_when_the_destination_is_killed_under_writes() {
     let lab = require!(Lab::with(&[]));
@@ -52,6 +54,7 @@ fn the_replica_converges_when_the_destination_is_killed_under_writes() {
     pair.seal_and_compare(1);
 }
 
+/// S4-13, S4-31, D10.
 #[test]
 fn the_replica_converges_when_the_source_is_killed_under_writes() {
     let lab = require!(Lab::with(&[]));
@@ -69,6 +72,7 @@ fn the_replica_converges_when_the_source_is_killed_under_writes() {
     pair.seal_and_compare(1);
 }
 
+/// S4-17, D4, D13.
 #[test]
 fn the_replica_converges_over_a_stream_that_is_cut_at_any_byte() {
     let lab = require!(Lab::with(&[]));
@@ -88,6 +92,7 @@ fn the_replica_converges_over_a_stream_that_is_cut_at_any_byte() {
     pair.seal_and_compare(1);
 }
 
+/// S4-05, S4-31.
 #[test]
 fn a_guest_does_not_notice_the_deaths_of_both_ends_and_both_disks_hold_what_it_wrote() {
     const SLOTS: u64 = 512;
@@ -112,6 +117,7 @@ fn a_guest_does_not_notice_the_deaths_of_both_ends_and_both_disks_hold_what_it_w
     kit.verify(&pair.destination_image, SLOTS, acknowledged);
 }
 
+/// S4-22 (writes race the switch), S4-23.
 #[test]
 fn recording_goes_on_and_off_under_fio_without_an_error() {
     let lab = require!(Lab::with(&["fio"]));
@@ -156,4 +162,28 @@ fn a_full_disk_under_recording_fails_the_write_and_kills_nobody() {
         assert!(said.contains("No space left"), "{said}");
     }
     assert_eq!(source.serving_pid(), before, "{}", source.log());
+}
+
+/// S4-17, S4-24, D5: nothing waits for a link that is down, and what piles up stays within its budget.
+#[test]
+fn a_link_that_is_down_stalls_no_write_and_the_queue_stays_within_its_budget() {
+    let lab = require!(Lab::with(&["qemu-img"]));
+    let budget_bytes = 1 << 20;
+    let pair =
+        Pair::start_with(&lab, lab.scratch.patterned("image", 32 * MIB, 48), &["--delta-budget", "1M"]);
+    pair.follow();
+    pair.reach_barrier();
+    pair.relay.set_down(true);
+    let writes = ["bench", "-w", "-f", "raw", "-t", "none", "-s", "4096", "-d", "16", "-c", "4000"];
+    Tool::new("qemu-img").args(writes).arg(pair.source.uri()).run();
+    let replication = &pair.source.status()["replication"];
+    let number = |name: &str| replication[name].as_u64().unwrap_or_else(|| panic!("no {name}"));
+    assert!(number("queued_bytes") <= budget_bytes, "{replication}");
+    assert!(
+        number("queued_deltas") > 0 && number("dirty_blocks") > 0,
+        "both places are in use: {replication}"
+    );
+    assert_eq!(number("deltas_total"), 4000);
+    pair.relay.set_down(false);
+    pair.seal_and_compare(1);
 }

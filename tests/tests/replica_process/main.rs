@@ -37,10 +37,15 @@ struct Pair {
 impl Pair {
     /// Start both ends, the source with `image`; it does not replicate yet.
     fn start(lab: &Lab, image: PathBuf) -> Self {
+        Self::start_with(lab, image, &[])
+    }
+
+    /// The same, with further flags for the source.
+    fn start_with(lab: &Lab, image: PathBuf, flags: &[&str]) -> Self {
         let size_bytes = image.metadata().expect("look at an image").len();
         let (copy, listens) = (lab.scratch.join("copy"), lab.scratch.join("destination.replica"));
         let destination = destination(lab, "destination", &copy, size_bytes).start();
-        let source = lab.serve("source", &image).flags(DISK_ID).start();
+        let source = lab.serve("source", &image).flags(DISK_ID).flags(flags).start();
         let relay = Relay::start(&lab.scratch.join("relay"), &listens);
         Self { source, destination, relay, source_image: image, destination_image: copy }
     }

@@ -220,6 +220,7 @@ fn a_stored_batch_has_its_golden_bytes() {
     assert!(decode(&body, size).is_ok());
 }
 
+/// S4-74.
 #[test]
 fn data_is_compressed_where_that_pays_and_stored_where_not() {
     let mut encoder = Encoder::default();
