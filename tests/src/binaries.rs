@@ -10,9 +10,6 @@ use std::time::SystemTime;
 
 use crate::requires::Missing;
 
-/// Crates whose sources are in `blockd`.
-const BLOCKD_CRATES: [&str; 2] = ["blockd", "throttle"];
-
 /// The shipped `blockd`: `$BLOCKD`, or `release/blockd` in the target directory.
 pub fn blockd() -> Result<PathBuf, Missing> {
     if let Some(path) = env::var_os("BLOCKD") {
@@ -23,10 +20,20 @@ pub fn blockd() -> Result<PathBuf, Missing> {
         let reason = format!("{} is not there; run `make build`", path.display());
         return Err(Missing::Installable(reason));
     };
-    let sources = BLOCKD_CRATES.iter().filter_map(|name| newest_below(&workspace().join(name).join("src")));
-    let changed_at = sources.max().expect("the crates have sources");
+    let changed_at = sources_of(&path).iter().filter_map(|source| modified(source)).max();
+    let changed_at = changed_at.expect("a program has sources");
     assert!(built_at >= changed_at, "{} is older than its sources; run `make build`", path.display());
     Ok(path)
+}
+
+/// The files that a program was built from, as cargo noted beside it (`blockd.d`).
+fn sources_of(program: &Path) -> Vec<PathBuf> {
+    let noted =
+        fs::read_to_string(program.with_extension("d")).expect("cargo notes what a program was built from");
+    let (_, sources) = noted.split_once(": ").expect("a program, a colon, its sources");
+    // A blank inside a path is written with a backslash before it.
+    let sources = sources.replace("\\ ", "\0");
+    sources.split_whitespace().map(|source| PathBuf::from(source.replace('\0', " "))).collect()
 }
 
 /// A kernel for test guests.
@@ -67,18 +74,8 @@ pub fn target_dir() -> PathBuf {
     profile.and_then(Path::parent).expect("a profile lies in the target directory").to_owned()
 }
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate lies in the workspace").to_owned()
-}
-
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
-}
-
-/// When the last change below a folder was made.
-fn newest_below(folder: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    entries.filter_map(|path| if path.is_dir() { newest_below(&path) } else { modified(&path) }).max()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use blockd::control::Status;
+use blockd::control::{Receiving, Status};
 use serde_json::Value;
 
 /// Aligned lines.
@@ -38,6 +38,23 @@ pub fn status(status: &Status) -> String {
         ),
     );
     row("recording", if replication.recording { "on".into() } else { "off".into() });
+    replica_rows(status, &mut row);
+    if let Some(receiving) = receiving {
+        row("receiving", receiving_row(receiving));
+    }
+    row(
+        "throttle",
+        format!(
+            "{}, level {}, {} us; {} writes delayed",
+            throttle.policy, throttle.level, throttle.delay_us, throttle.delayed_writes_total
+        ),
+    );
+    out
+}
+
+/// What the source says of its replica.
+fn replica_rows(status: &Status, row: &mut impl FnMut(&str, String)) {
+    let replication = &status.replication;
     if replication.recording || replication.connected {
         row("replica", replica(status));
         row(
@@ -56,27 +73,18 @@ pub fn status(status: &Status) -> String {
             format!("{} leaves stale, {} differ", replication.stale_leaves, replication.mismatched_leaves),
         );
     }
-    if let Some(receiving) = receiving {
-        row(
-            "receiving",
-            format!(
-                "session {}, batch {} applied, {} durable; {} applied, {} leaves compared",
-                receiving.epoch,
-                receiving.applied_seq,
-                receiving.durable_seq,
-                bytes(receiving.applied_bytes_total),
-                receiving.compared_leaves_total
-            ),
-        );
-    }
-    row(
-        "throttle",
-        format!(
-            "{}, level {}, {} us; {} writes delayed",
-            throttle.policy, throttle.level, throttle.delay_us, throttle.delayed_writes_total
-        ),
-    );
-    out
+}
+
+/// What a replica says of itself.
+fn receiving_row(receiving: &Receiving) -> String {
+    format!(
+        "session {}, batch {} applied, {} durable; {} applied, {} leaves compared",
+        receiving.epoch,
+        receiving.applied_seq,
+        receiving.durable_seq,
+        bytes(receiving.applied_bytes_total),
+        receiving.compared_leaves_total
+    )
 }
 
 fn replica(status: &Status) -> String {
