@@ -65,6 +65,8 @@ pub struct ReplicaTarget {
     pub socket: PathBuf,
     /// Size of the disk in bytes, needed for a new one.
     pub size: Option<u64>,
+    /// Whatever an unmarked image holds may be lost.
+    pub claim: bool,
 }
 
 /// How deltas are kept and sent.
@@ -202,6 +204,9 @@ fn check_sockets(flags: &ServeFlags) -> Result<(), ConfigError> {
 
 fn replica(flags: &ServeFlags) -> Result<Option<ReplicaTarget>, ConfigError> {
     match (&flags.replica, flags.size) {
+        (None, _) if flags.claim => {
+            Err(ConfigError::Conflict("--claim is for a replica (--replica); a disk is served as it is"))
+        }
         (None, None) => Ok(None),
         (None, Some(_)) => Err(ConfigError::Conflict(
             "--size is for a new replica (--replica); the size of a disk is that of its image",
@@ -210,7 +215,7 @@ fn replica(flags: &ServeFlags) -> Result<Option<ReplicaTarget>, ConfigError> {
             "--read-only and --replica exclude each other: a replica is written to",
         )),
         (Some(_), Some(0)) => Err(ConfigError::Conflict("--size must not be 0")),
-        (Some(socket), size) => Ok(Some(ReplicaTarget { socket: socket.clone(), size })),
+        (Some(socket), size) => Ok(Some(ReplicaTarget { socket: socket.clone(), size, claim: flags.claim })),
     }
 }
 

@@ -67,6 +67,9 @@ pub struct ServeFlags {
     /// The disk's size, for a replica that does not exist yet (like 10G)
     #[arg(long, value_name = "SIZE", value_parser = parse_size, help_heading = "Replica")]
     pub size: Option<u64>,
+    /// Let the copy overwrite an image that is there already, like a new logical volume
+    #[arg(long, help_heading = "Replica")]
+    pub claim: bool,
     /// The guest disk's name, the same at every host [default: the sidecar's, or the image's name]
     #[arg(long, value_name = "ID", help_heading = "Replica")]
     pub disk_id: Option<String>,

@@ -4,6 +4,7 @@
 //! |-----------|-----------------------|---------|---------------|----------|-----------------------|
 //! | a disk    | a new disk            | disk    | not promoted  | disk     | it moved              |
 //! | a replica | absent or empty only  | in use  | goes on       | disk     | replica: coming back  |
+//! | …claimed  | whatever is there     | in use  | goes on       | disk     | replica: coming back  |
 //!
 //! A sidecar of another disk or of another size is refused before the table is asked. An image
 //! without a sidecar is a stranger's and never overwritten.
@@ -30,6 +31,9 @@ pub enum Asked {
     AsDisk,
     /// Receive a copy; of this many bytes, where that was said.
     AsReplica(Option<u64>),
+    /// The same, over whatever an image without a sidecar holds: an operator said so (a new
+    /// logical volume cannot be absent).
+    AsClaimedReplica(Option<u64>),
 }
 
 /// How to start.
@@ -66,9 +70,19 @@ pub enum Refusal {
     /// Somebody's data.
     #[error(
         "there is an image already and no sidecar marks it as this replica; it is not overwritten: \
-         remove it yourself, or name another path"
+         name another path, remove it yourself, or say --claim if all that it holds may be lost"
     )]
     Stranger,
+    /// Not as large as was said.
+    #[error(
+        "the image that is claimed has {found} bytes, and --size says {said}; check that it is the right one"
+    )]
+    ClaimedSize {
+        /// Of the image.
+        found: u64,
+        /// On the command line.
+        said: u64,
+    },
     /// Somebody's disk in use.
     #[error("the image is a guest's own disk (its sidecar says primary); it is not overwritten by a replica")]
     OwnDisk,
@@ -125,9 +139,9 @@ pub fn startup(
         (Asked::AsDisk, Role::Fenced) => {
             Err(Refusal::Moved { moved_to: header.moved_to.clone(), generation: header.generation })
         }
-        (Asked::AsReplica(_), Role::Primary) => Err(Refusal::OwnDisk),
-        (Asked::AsReplica(_), Role::Promoted) => serve_disk(image, true),
-        (Asked::AsReplica(_), role @ (Role::Replica | Role::Fenced)) => Ok(Start::Replica {
+        (_, Role::Primary) => Err(Refusal::OwnDisk),
+        (_, Role::Promoted) => serve_disk(image, true),
+        (_, role @ (Role::Replica | Role::Fenced)) => Ok(Start::Replica {
             size: header.size,
             create: !matches!(image, ImageState::Present(_)),
             coming_back: role == Role::Fenced,
@@ -139,8 +153,15 @@ fn without_sidecar(image: ImageState, asked: Asked) -> Result<Start, Refusal> {
     match (asked, image) {
         (Asked::AsDisk, image) => serve_disk(image, false),
         (Asked::AsReplica(_), ImageState::Present(_)) => Err(Refusal::Stranger),
-        (Asked::AsReplica(None), _) => Err(Refusal::SizeNeeded),
-        (Asked::AsReplica(Some(size)), _) => Ok(Start::Replica { size, create: true, coming_back: false }),
+        (Asked::AsClaimedReplica(said), ImageState::Present(size)) => match said.filter(|said| *said != size)
+        {
+            Some(said) => Err(Refusal::ClaimedSize { found: size, said }),
+            None => Ok(Start::Replica { size, create: false, coming_back: false }),
+        },
+        (Asked::AsReplica(None) | Asked::AsClaimedReplica(None), _) => Err(Refusal::SizeNeeded),
+        (Asked::AsReplica(Some(size)) | Asked::AsClaimedReplica(Some(size)), _) => {
+            Ok(Start::Replica { size, create: true, coming_back: false })
+        }
     }
 }
 
@@ -154,7 +175,10 @@ fn serve_disk(image: ImageState, promoted: bool) -> Result<Start, Refusal> {
 
 fn check_size(header: &Header, image: ImageState, asked: Asked) -> Result<(), Refusal> {
     let of_image = if let ImageState::Present(size) = image { Some(size) } else { None };
-    let of_flags = if let Asked::AsReplica(size) = asked { size } else { None };
+    let of_flags = match asked {
+        Asked::AsReplica(size) | Asked::AsClaimedReplica(size) => size,
+        Asked::AsDisk => None,
+    };
     match [of_image, of_flags].into_iter().flatten().find(|size| *size != header.size) {
         Some(found) => Err(Refusal::OtherSize { sidecar: header.size, found }),
         None => Ok(()),
@@ -205,11 +229,13 @@ mod tests {
             (Some(Role::Fenced), disk, ["Moved"; 3]),
             (None, sized, ["create", "create", "Stranger"]),
             (None, Asked::AsReplica(None), ["SizeNeeded", "SizeNeeded", "Stranger"]),
+            (None, Asked::AsClaimedReplica(Some(SIZE)), ["create", "create", "go-on"]),
+            (None, Asked::AsClaimedReplica(None), ["SizeNeeded", "SizeNeeded", "go-on"]),
         ];
         for (role, asked, expected) in table {
             assert_eq!(row(role, asked), expected, "{role:?} {asked:?}");
         }
-        for asked in [sized, Asked::AsReplica(None)] {
+        for asked in [sized, Asked::AsReplica(None), Asked::AsClaimedReplica(None)] {
             let table = [
                 (Role::Primary, ["OwnDisk"; 3]),
                 (Role::Replica, ["create", "create", "go-on"]),
@@ -235,6 +261,12 @@ mod tests {
             let resized = startup(Some(&header(role)), ImageState::Absent, flags, "disk");
             assert_eq!(resized, Err(Refusal::OtherSize { sidecar: SIZE, found: SIZE - 1 }));
         }
+    }
+
+    #[test]
+    fn a_claim_of_an_image_of_another_size_is_refused() {
+        let refused = startup(None, ImageState::Present(7), Asked::AsClaimedReplica(Some(SIZE)), "disk");
+        assert_eq!(refused, Err(Refusal::ClaimedSize { found: 7, said: SIZE }));
     }
 
     #[test]

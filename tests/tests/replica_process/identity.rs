@@ -43,6 +43,19 @@ fn a_strangers_image_is_never_overwritten() {
 }
 
 #[test]
+fn an_image_that_is_claimed_becomes_a_replica_whatever_it_held() {
+    let lab = require!(Lab::with(&[]));
+    let mut pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 49));
+    pair.destination.shut_down();
+    std::fs::remove_file(pair.destination_image.with_file_name("copy.blockd")).expect("remove a sidecar");
+    lab.scratch.patterned("copy", 4 * MIB, 50);
+    pair.destination =
+        destination(&lab, "destination", &pair.destination_image, 4 * MIB).flags(["--claim"]).start();
+    pair.follow();
+    pair.seal_and_compare(1);
+}
+
+#[test]
 fn a_replica_of_another_disk_is_not_overwritten() {
     let lab = require!(Lab::with(&[]));
     let mut pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 44));

@@ -46,6 +46,7 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         (None, None) => serve.derived_disk_id()?,
     };
     let asked = match &serve.replica {
+        Some(target) if target.claim => Asked::AsClaimedReplica(target.size),
         Some(target) => Asked::AsReplica(target.size),
         None => Asked::AsDisk,
     };

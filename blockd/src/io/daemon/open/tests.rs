@@ -29,7 +29,7 @@ fn serve(scratch: &Scratch) -> Serve {
 }
 
 fn as_replica(serve: Serve, size: Option<u64>) -> Serve {
-    let target = ReplicaTarget { socket: serve.image.with_extension("replica"), size };
+    let target = ReplicaTarget { socket: serve.image.with_extension("replica"), size, claim: false };
     Serve { replica: Some(target), ..serve }
 }
 
