@@ -96,6 +96,7 @@ impl Drop for Replicator {
         }
         self.shared.parts.recorder.wake();
         if let Some(thread) = self.dialler.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }

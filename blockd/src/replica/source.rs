@@ -34,7 +34,9 @@ pub use step::{Found, Hashed, Outgoing, SealState, SentCounts, SourceConfig, Ste
 const GATHER_BYTES: u64 = 64 << 10;
 /// The longest range that is looked at in one step for holes, in bytes.
 const LOOK_BYTES_MAX: u64 = 1 << 30;
-/// The most leaves that are looked at in one step; only holes reach this.
+/// The most leaves that are looked at in one step, at first and where one hole follows another:
+/// choosing them takes time under the lock that guest writes need.
+const LEAVES_MIN: u64 = 16;
 const LEAVES_MAX: u64 = 4096;
 /// After a failed read of the source's own disk, nothing is read for this long.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -72,6 +74,7 @@ pub struct Source {
     sent: VecDeque<Sent>,
     sent_bytes: u64,
     waiting_since: Option<Duration>,
+    leaves_at_once: u64,
     rest_until: Duration,
     read_retry_at: Duration,
     bulk_turn: bool,
@@ -100,6 +103,7 @@ impl Source {
             sent: VecDeque::new(),
             sent_bytes: 0,
             waiting_since: None,
+            leaves_at_once: LEAVES_MIN,
             rest_until: Duration::ZERO,
             read_retry_at: Duration::ZERO,
             bulk_turn: false,
@@ -308,7 +312,7 @@ impl Source {
         if until > now {
             return Step::Wait(Some(until));
         }
-        match tracker.take_stale(LEAVES_MAX) {
+        match tracker.take_stale(self.leaves_at_once) {
             Some(leaves) => {
                 self.hashing = Some((leaves.clone(), false, now));
                 Step::Hash(leaves)

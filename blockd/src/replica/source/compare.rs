@@ -5,8 +5,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::Source;
 use super::step::{Hashed, SealState};
+use super::{LEAVES_MAX, LEAVES_MIN, Source};
 use crate::delta::Content;
 use crate::extent::Extent;
 use crate::replica::batch::Item;
@@ -28,6 +28,8 @@ impl Source {
             Hashed::Failed(_) => 0,
         };
         let known = leaves.start..leaves.end.min(leaves.start + count);
+        let all_hole = matches!(hashed, Hashed::Zeros(_)) && known.end == leaves.end;
+        self.leaves_at_once = if all_hole { (4 * self.leaves_at_once).min(LEAVES_MAX) } else { LEAVES_MIN };
         tracker.agreement().give_back(known.end..leaves.end);
         match hashed {
             _ if offered => self.take_offer_answer(tracker, leaves.start, hashed, now),
