@@ -4,22 +4,22 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod listen;
+pub mod mailbox;
 pub mod memory_store;
 pub mod file_store;
-pub mod sidecar_file;
-pub mod mailbox;
 pub mod store_call;
 pub mod ring;
 pub mod pool;
 pub mod data_plane;
+pub mod sidecar_file;
+pub mod read_back;
+pub mod replica_source;
+pub mod replica_destination;
 pub mod control_server;
 pub mod control_client;
-pub mod listen;
 pub mod daemon;
 pub mod supervisor;
 
 #[cfg(test)]
 mod scratch;
-pub mod read_back;
-pub mod replica_source;
-pub mod replica_destination;

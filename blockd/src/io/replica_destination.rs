@@ -89,9 +89,11 @@ impl Receiver {
         &self.applied
     }
 
-    /// Ends the session, after what it has in hand; a new one may come.
-    pub fn end_session(&self) {
-        end(&mut lock(&self.session));
+    /// Ends the session, after what it has in hand, and does something before the next may begin.
+    pub fn between_sessions<T>(&self, action: impl FnOnce() -> T) -> T {
+        let mut session = lock(&self.session);
+        end(&mut session);
+        action()
     }
 
     fn replace_session(self: &Arc<Self>, stream: UnixStream) {

@@ -197,23 +197,8 @@ impl Daemon {
                 return Err(Failure::new(FailureCode::WrongRole, message, ""));
             }
         }
-        receiver.end_session();
-        let mut guard = lock(sidecar);
-        // The session may have voided the seal with its last words.
-        if guard.header().sealed != generation {
-            return Err(Failure::new(
-                FailureCode::Refused,
-                "the source has just unsealed the disk",
-                "seal it again",
-            ));
-        }
-        let change = |header: &mut Header| {
-            (header.role, header.generation, header.sealed) = (Role::Promoted, generation, 0);
-        };
-        guard.update(change).map_err(|error| {
-            Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), "")
-        })?;
-        drop(guard);
+        // No session may write to the disk, or void its seal, once it is the guest's.
+        receiver.between_sessions(|| record_promotion(sidecar, generation))?;
         self.mailbox
             .ask(|server, now| {
                 server.volume_mut().release();
@@ -253,4 +238,19 @@ impl Service for Daemon {
             Command::Shutdown {} => self.mailbox.stop().map(|()| json!({})).map_err(stopped),
         }
     }
+}
+
+/// Makes the sidecar say that the replica is the guest's disk, if it still may be.
+fn record_promotion(sidecar: &Mutex<SidecarFile>, generation: u64) -> Result<(), Failure> {
+    let mut sidecar = lock(sidecar);
+    if sidecar.header().sealed != generation {
+        let message = "the source has just unsealed the disk";
+        return Err(Failure::new(FailureCode::Refused, message, "seal it again"));
+    }
+    let change = |header: &mut Header| {
+        (header.role, header.generation, header.sealed) = (Role::Promoted, generation, 0);
+    };
+    sidecar
+        .update(change)
+        .map_err(|error| Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), ""))
 }
