@@ -2,8 +2,8 @@
 //!
 //! A short read or write is carried on, a file that ends early fails what lies past its end. A store
 //! without a descriptor, and what the kernel cannot do on this file, goes through the store's own
-//! methods on this very thread. So do small writes into the page cache, as long as they are fast. A
-//! small read that is alone is tried in the page cache before the ring gets it.
+//! methods on this very thread. So do writes of up to a mebibyte into the page cache, as long as they
+//! are fast. A read of that size that is alone is tried in the page cache before the ring gets it.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,8 +19,9 @@ use crate::server::Server;
 use crate::store::{BlockStore, Trimmed};
 use crate::volume::{StoreAction, StoreCall, StoreOutcome};
 
-/// The longest read or write of the page cache that is run on this thread.
-const INLINE_BYTES_MAX: u64 = 64 * 1024;
+/// The longest read or write of the page cache that is run on this thread: a fraction of a
+/// millisecond where nothing stalls.
+const INLINE_BYTES_MAX: u64 = 1024 * 1024;
 /// A write on this thread that takes this long has stalled everybody. Longer than a thread that
 /// only had to share its processor usually waits.
 const STALL_MIN: Duration = Duration::from_millis(10);
