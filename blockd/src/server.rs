@@ -163,6 +163,11 @@ impl Server {
         self.volume.poll_store()
     }
 
+    /// Requests of all clients that are not answered yet.
+    pub fn requests_in_flight(&self) -> u64 {
+        self.volume.in_flight()
+    }
+
     /// The buffer of a store call.
     pub fn buffer_mut(&mut self, op: OpId) -> &mut [u8] {
         self.volume.buffer_mut(op)

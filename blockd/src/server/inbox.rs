@@ -14,8 +14,9 @@ use crate::nbd::frame::REQUEST_BYTES;
 use crate::nbd::request::Request;
 use crate::server::outbox::Cost;
 
-/// Bytes that are received before anybody looks at them.
-const STAGING_BYTES: usize = 64 * 1024;
+/// Bytes that are received before anybody looks at them. Room for what a client's socket holds, so
+/// that many small writes take one receive, and their replies one send.
+const STAGING_BYTES: usize = 256 * 1024;
 /// After a write of at least this many bytes only the next header is received, so that the data of
 /// another one like it is not copied.
 const LARGE_BYTES: usize = 32 * 1024;
