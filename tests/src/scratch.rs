@@ -68,7 +68,9 @@ impl Drop for Scratch {
 pub fn fill(path: &Path, offset: u64, len_bytes: u64, seed: u64) {
     let file = File::options().write(true).open(path).expect("open a file to fill");
     let mut noise = Noise::new(seed);
-    let mut block = vec![0u8; 64 << 10];
+    // In small pieces: the page cache keeps what comes at once in large pieces, and then the first image of several
+    // takes small writes more slowly than the others.
+    let mut block = vec![0u8; 4 << 10];
     let mut at = offset;
     while at < offset + len_bytes {
         let len = block.len().min((offset + len_bytes - at) as usize);

@@ -263,7 +263,7 @@ fn a_client_that_takes_no_replies_is_not_read_from_and_others_go_on() {
 fn unanswered_requests_are_bounded_in_number() {
     let mut rig = Rig::new();
     let id = rig.client();
-    let flood: Vec<u8> = (0..3000).flat_map(|cookie| header(NBD_CMD_FLUSH, 0, cookie, 0, 0)).collect();
+    let flood: Vec<u8> = (0..12_000).flat_map(|cookie| header(NBD_CMD_FLUSH, 0, cookie, 0, 0)).collect();
     let rest = rig.feed(id, &flood, usize::MAX).len();
     let calls = std::iter::from_fn(|| rig.server.poll_store()).count();
     assert_eq!(calls, REQUESTS_MAX);
