@@ -23,7 +23,7 @@ use crate::agreement::Agreement;
 use crate::barrier::Barriers;
 use crate::buffer::PageBuf;
 use crate::delta::Content;
-use crate::extent::{BLOCKS_PER_LEAF, Extent, block_count};
+use crate::extent::{BLOCK_BYTES, BLOCKS_PER_LEAF, Extent, block_count};
 use crate::op::OpId;
 use crate::order::WriteOrder;
 use crate::pending::Pending;
@@ -221,6 +221,11 @@ impl Tracker {
         }
     }
 
+    /// Continues the round over the bits at this byte.
+    pub fn go_on_at(&mut self, offset: u64) {
+        self.pending.rewind(offset / BLOCK_BYTES);
+    }
+
     /// The replica holds batch `seq` and everything before it, durably.
     pub fn settle(&mut self, seq: u64) {
         while self.batches.front().is_some_and(|(batch, _)| *batch <= seq) {
@@ -357,5 +362,5 @@ impl Tracker {
 }
 
 fn blocks_of(max_bytes: u64) -> u64 {
-    (max_bytes / crate::extent::BLOCK_BYTES).max(1)
+    (max_bytes / BLOCK_BYTES).max(1)
 }

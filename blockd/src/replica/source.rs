@@ -166,6 +166,8 @@ impl Source {
             Found::Hole(len) => (Content::Hole, len),
             Found::Failed(reason) => {
                 tracker.put_back(self.seq, &extent);
+                // The rest of the disk first: one bad place must not hold it up.
+                tracker.go_on_at(extent.offset + extent.len.min(self.config.batch_bytes));
                 return self.rest_after_failure(reason, now);
             }
         };
@@ -374,3 +376,6 @@ impl Source {
         Step::Send(Outgoing::Frame(wire::frame(frame_type, self.epoch, seq, body)))
     }
 }
+
+#[cfg(test)]
+mod tests;

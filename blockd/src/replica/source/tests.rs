@@ -1,0 +1,77 @@
+//! A source without a shell: what it asks for, step by step.
+
+use std::time::Duration;
+
+use super::*;
+use crate::buffer::PageBuf;
+use crate::sidecar::{IntentMap, VecIntentMap};
+
+const SIZE: u64 = 4 << 20;
+const BATCH: u64 = 256 << 10;
+
+/// A source that was welcomed, and a tracker for which everything is still to be copied.
+fn streaming() -> (Source, Tracker) {
+    let mut bits = VecIntentMap::empty(SIZE / 4096);
+    bits.fill();
+    let mut tracker = Tracker::new(SIZE, 1 << 20, Box::new(bits));
+    let mut source = Source::new(SourceConfig {
+        size: SIZE,
+        disk_id: "web".into(),
+        batch_bytes: BATCH,
+        batch_age: Duration::from_millis(20),
+        window_bytes: 64 << 20,
+    });
+    source.handle_connected(1, 0, 0);
+    assert!(matches!(source.poll(&mut tracker, Duration::ZERO), Step::Send(Outgoing::Frame(_))));
+    let body = wire::Welcome { version: wire::VERSION, existing: false, previous_epoch: 0 }.encode();
+    let header = wire::Header::for_body(FrameType::Welcome, 1, 0, &body);
+    source.handle_frame(&mut tracker, &header, &body).unwrap();
+    (source, tracker)
+}
+
+/// Where the next read-back begins; batches that come before it are sent.
+fn next_read(source: &mut Source, tracker: &mut Tracker, now: Duration) -> u64 {
+    loop {
+        match source.poll(tracker, now) {
+            Step::ReadBack(extent, _) => return extent.offset,
+            Step::Send(_) => {}
+            other => panic!("no read-back but {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_read_does_not_hold_up_the_rest() {
+    let (mut source, mut tracker) = streaming();
+    let mut now = Duration::from_secs(1);
+    assert_eq!(next_read(&mut source, &mut tracker, now), 0);
+    source.handle_read_back(&mut tracker, Found::Failed("bad sector".into()), now);
+    assert!(matches!(source.poll(&mut tracker, now), Step::Wait(Some(_))), "it rests for a moment");
+    assert_eq!(source.last_error(), Some("bad sector"));
+    now += READ_RETRY;
+    let mut seen = Vec::new();
+    while seen.last() != Some(&0) {
+        seen.push(next_read(&mut source, &mut tracker, now));
+        let data = PageBuf::zeroed(BATCH as usize);
+        source.handle_read_back(&mut tracker, Found::Data(data), now);
+    }
+    let rest: Vec<u64> = (1..SIZE / BATCH).map(|batch| batch * BATCH).chain([0]).collect();
+    assert_eq!(seen, rest, "the bad place comes again when its turn does");
+    assert!(tracker.pending().is_empty());
+}
+
+#[test]
+fn a_copy_that_took_part_in_another_session_is_sent_everything() {
+    let (mut source, mut tracker) = streaming();
+    source.handle_disconnected(&mut tracker);
+    while tracker.take_dirty(9, SIZE).is_some() {}
+    tracker.settle(9);
+    assert!(tracker.is_settled());
+    source.handle_connected(2, 1, 0);
+    source.poll(&mut tracker, Duration::ZERO);
+    let body = wire::Welcome { version: wire::VERSION, existing: true, previous_epoch: 7 }.encode();
+    let header = wire::Header::for_body(FrameType::Welcome, 2, 0, &body);
+    source.handle_frame(&mut tracker, &header, &body).unwrap();
+    assert_eq!(tracker.pending().dirty_blocks(), SIZE / 4096);
+    assert_eq!(source.known_epoch(), 2);
+}
