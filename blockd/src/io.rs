@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod lock;
 pub mod listen;
 pub mod mailbox;
 pub mod memory_store;

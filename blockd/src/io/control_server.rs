@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use crate::control::{Command, Failure, FailureCode, LINE_BYTES_MAX, id_of, parse_line, reply_line};
+use crate::io::lock::lock;
 
 /// Connections at a time.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -44,13 +45,13 @@ struct Counts {
 
 impl Activity {
     fn change(&self, change: impl FnOnce(&mut Counts)) {
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.counts));
         self.changed.notify_all();
     }
 
     /// Counts a connection in, if there is room.
     fn admit(&self) -> bool {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let room = counts.connections < CONNECTIONS_MAX;
         counts.connections += usize::from(room);
         room
@@ -67,7 +68,7 @@ impl ControlServer {
     /// Waits until every request that has been read is answered, or `timeout` is over. To be
     /// called before the process ends, so that the client that asked for the end hears of it.
     pub fn drain(&self, timeout: Duration) {
-        let counts = self.activity.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = lock(&self.activity.counts);
         let answering = |counts: &mut Counts| counts.requests > 0;
         drop(self.activity.changed.wait_timeout_while(counts, timeout, answering));
     }

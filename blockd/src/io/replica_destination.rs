@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::buffer::PageBuf;
 use crate::extent::{Extent, LEAF_BYTES};
+use crate::io::lock::lock;
 use crate::io::read_back;
 use crate::io::replica_source::read_frame;
 use crate::io::sidecar_file::SidecarFile;
@@ -222,8 +223,4 @@ fn end(session: &mut Option<Session>) {
 fn has_input(stream: &UnixStream) -> io::Result<bool> {
     let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
     Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,18 +14,19 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::io::clock;
+use crate::io::lock::lock;
 use crate::io::read_back;
 use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
-use crate::replica::encoding::{Effort, EffortChooser, Seen};
+use crate::replica::encoding::{EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
 use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
@@ -45,8 +46,6 @@ pub struct StreamTotals {
     pub raw_bytes: AtomicU64,
     /// The link's rate as last believed, in bytes per second.
     pub link_bytes_per_s: AtomicU64,
-    /// The zstd level in use; `i64::MIN` while data is stored.
-    pub level: std::sync::atomic::AtomicI64,
 }
 
 /// What a replicator needs of the daemon.
@@ -334,8 +333,6 @@ impl Sender {
         totals.sent_bytes.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
         totals.raw_bytes.fetch_add(encoded.raw_bytes as u64, Ordering::Relaxed);
         totals.link_bytes_per_s.store(self.chooser.link_bytes_per_s() as u64, Ordering::Relaxed);
-        let level = if let Effort::Zstd(level) = effort { i64::from(level) } else { i64::MIN };
-        totals.level.store(level, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -353,8 +350,4 @@ pub fn read_frame(
     let mut body = vec![0; header.body_bytes as usize];
     stream.read_exact(&mut body)?;
     Ok(header.check_body(&body).map(|()| (header, body)))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@
 //! for whatever reason, lets the guest's writes go on.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use crate::config::Deltas;
 use crate::control::{Failure, FailureCode, Verify};
 use crate::extent::LEAF_BYTES;
 use crate::io::clock;
+use crate::io::lock::lock;
 use crate::io::mailbox::{Mailbox, Stopped};
 use crate::io::replica_source::{Parts, Replicator, StreamTotals};
 use crate::io::sidecar_file::SidecarFile;
@@ -377,9 +378,4 @@ fn millis_since(started: Duration) -> u64 {
 /// The failure of a command that comes too late.
 pub fn stopped(_: Stopped) -> Failure {
     Failure::new(FailureCode::Stopping, "the daemon is ending", "")
-}
-
-/// The lock of a value that is whole at every moment, so that a panic elsewhere spoils nothing.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use throttle::{Limits, policy};
 
 use super::open::Disk;
-use super::replication::{Replication, lock, stopped};
+use super::replication::{Replication, stopped};
 use super::throttling::Throttling;
 use crate::config::{CacheFlag, Serve};
 use crate::control::{self, Command, Failure, FailureCode, Identity, Receiving, Requests, Status};
@@ -19,6 +19,7 @@ use crate::extent::BLOCK_BYTES;
 use crate::io::clock;
 use crate::io::control_server::Service;
 use crate::io::data_plane::Choice;
+use crate::io::lock::lock;
 use crate::io::mailbox::Mailbox;
 use crate::io::replica_destination::Receiver;
 use crate::io::sidecar_file::SidecarFile;

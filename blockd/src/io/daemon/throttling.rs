@@ -15,9 +15,10 @@ use tracing::info;
 
 use crate::extent::BLOCK_BYTES;
 use crate::io::clock;
+use crate::io::lock::lock;
 use crate::io::mailbox::Mailbox;
 
-use super::replication::{Replication, lock};
+use super::replication::Replication;
 
 /// Time between two observations.
 const EVERY: Duration = Duration::from_millis(100);
