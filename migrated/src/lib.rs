@@ -1,1 +1,19 @@
 //! Daemon and command line that move a running guest to another host.
+//!
+//! ```text
+//! cli ─► api ─► migration (pure) ── action ──► io::execute ─► { QMP, blockd, tunnel, DNS, peer }
+//!                   ▲                              │
+//!                   └──────────── event ◄──────────┘       journal before every irreversible step
+//! ```
+//!
+//! The modules are listed in the order of reading: what is described, what is asked, what is decided, what carries it,
+//! and last `io`, which is all that touches the world.
+
+pub mod guest;
+pub mod config;
+pub mod phase;
+pub mod report;
+pub mod status;
+pub mod api;
+
+pub mod io;

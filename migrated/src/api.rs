@@ -1,0 +1,172 @@
+//! The language between the command line and the daemon: JSON lines over a UNIX socket.
+//!
+//! ```text
+//! ► {"id":1,"command":"send","guest":"web","to":"site-b","wan":true}
+//! ◄ {"id":1,"ok":{"migration":"0e2f9a61"}}          or {"id":1,"error":{"code":"…","message":"…","hint":"…"}}
+//! ```
+//!
+//! A request is answered once and at once; whoever wants to see a migration go on asks for its status again.
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Guest;
+
+/// What can be asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Starts a guest. Answers its [`GuestState`].
+    Run {
+        /// The guest.
+        guest: Guest,
+        /// Goes on from a saved state instead of booting: a file that `stop --save` wrote.
+        #[serde(default)]
+        restore: Option<std::path::PathBuf>,
+    },
+    /// Ends a guest of this host. Answers its [`GuestState`].
+    Stop {
+        /// Its name.
+        guest: String,
+        /// Without asking it first.
+        #[serde(default)]
+        now: bool,
+        /// Saves its state into this file, and ends it there.
+        #[serde(default)]
+        save: Option<std::path::PathBuf>,
+    },
+    /// Pauses a guest, or lets it go on. Answers its [`GuestState`].
+    Pause {
+        /// Its name.
+        guest: String,
+        /// Pause, or go on.
+        paused: bool,
+    },
+    /// All guests that this host knows. Answers a list of [`GuestState`].
+    List {},
+    /// Migrations of this host, running and ended. Answers a list of [`crate::status::Status`].
+    Status {
+        /// Only this one (a migration's number, or a guest's name).
+        #[serde(default)]
+        migration: Option<String>,
+    },
+    /// Moves a guest. Answers its migration's number.
+    Send(Send),
+    /// Gives a migration up. Answers when that was accepted.
+    Cancel {
+        /// A migration's number, or a guest's name.
+        migration: String,
+    },
+    /// The peers, with reachability, round trip and version. Answers a list of [`HostState`].
+    Hosts {},
+    /// Makes a one-time token for a peer. Answers it.
+    Pair {},
+    /// Pairs with the host that made a token. Answers the peer's name.
+    PairWith {
+        /// The token.
+        token: String,
+    },
+    /// Forgets a peer.
+    Unpair {
+        /// Its name.
+        host: String,
+    },
+}
+
+/// How a guest shall be moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// Which guest.
+    pub guest: String,
+    /// To which paired host.
+    pub to: String,
+    /// Its address and its name change with the site: tunnel and DNS.
+    #[serde(default)]
+    pub wan: bool,
+    /// Only looks whether it could be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Bytes a second over all channels; none: as the daemon is configured.
+    #[serde(default)]
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// How long the guest may stand still; none: as the daemon is configured.
+    #[serde(default)]
+    pub max_downtime_ms: Option<u64>,
+}
+
+/// A guest of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestState {
+    /// Its name.
+    pub name: String,
+    /// "running", "paused", "migrating", "incoming", "stopped", "moved", or what QEMU says.
+    pub state: String,
+    /// QEMU's process, while it lives.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Moves so far.
+    pub generation: u64,
+    /// Where it went, if it did; the migration it is in, if it is in one.
+    #[serde(default)]
+    pub remark: String,
+    /// Why it stands still or did not start, if that is not by order.
+    #[serde(default)]
+    pub trouble: String,
+}
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostState {
+    /// Its name.
+    pub name: String,
+    /// Where its control side is.
+    pub address: String,
+    /// Where its data side is.
+    pub data_address: String,
+    /// It answered.
+    pub reachable: bool,
+    /// Round trip in microseconds.
+    pub rtt_us: u64,
+    /// What it runs.
+    pub version: String,
+    /// Why it could not be reached.
+    #[serde(default)]
+    pub trouble: String,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// For programs.
+    pub code: FailureCode,
+    /// What is wrong, and where.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureCode {
+    /// The request makes no sense.
+    BadRequest,
+    /// There is no such guest, migration or host.
+    NotFound,
+    /// It cannot be done in this state.
+    Conflict,
+    /// It is not allowed.
+    Denied,
+    /// The host or a program of it failed.
+    Failed,
+}
+
+impl Failure {
+    /// A refusal.
+    pub fn new(code: FailureCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: hint.into() }
+    }
+}

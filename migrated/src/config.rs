@@ -1,0 +1,160 @@
+//! The host's configuration, `/etc/migrated/config.toml`. Unknown keys are refused with line and column.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One host.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The host's name among its peers.
+    pub name: String,
+    /// Where peers reach the control side of this host.
+    pub listen: SocketAddr,
+    /// Where peers reach its data side; none: at `listen`.
+    #[serde(default)]
+    pub listen_data: Option<SocketAddr>,
+    /// What has to outlive a reboot: key, peers, guests, journals, reports.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+    /// Sockets of this boot. Short: a socket's path has 107 bytes at most.
+    #[serde(default = "runtime_dir")]
+    pub runtime_dir: PathBuf,
+    /// Where guests' disk images lie.
+    #[serde(default = "images_dir")]
+    pub images_dir: PathBuf,
+    /// Where kernels for direct boot lie.
+    #[serde(default = "boot_dir")]
+    pub boot_dir: PathBuf,
+    /// The programs.
+    #[serde(default)]
+    pub programs: Programs,
+    /// What guests may use of the host.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Names of bridges in guest descriptions, and the bridges of this host.
+    #[serde(default)]
+    pub bridges: BTreeMap<String, String>,
+    /// How guests' addresses follow them; none: `--wan` is refused for guests with an address.
+    #[serde(default)]
+    pub network: Option<Network>,
+    /// The zones that this host may update.
+    #[serde(default, rename = "dns")]
+    pub zones: Vec<Zone>,
+    /// Defaults of a migration.
+    #[serde(default)]
+    pub migration: Migration,
+}
+
+/// Programs that are started.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Programs {
+    /// The block daemon.
+    pub blockd: PathBuf,
+    /// QEMU.
+    pub qemu: PathBuf,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        Self { blockd: "blockd".into(), qemu: "qemu-system-x86_64".into() }
+    }
+}
+
+/// What guests may use of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Memory of all guests together in MiB; none: what the host has, less 512 MiB.
+    pub memory_mib: Option<u64>,
+    /// Room in `images_dir` that stays free, in MiB.
+    pub disk_reserve_mib: u64,
+}
+
+/// How guests' addresses follow them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// The address that the other sites' tunnels reach.
+    pub tunnel_address: Ipv4Addr,
+    /// Addresses of this site that arriving guests get in addition to their own.
+    #[serde(default)]
+    pub pool: Vec<Ipv4Addr>,
+}
+
+/// A zone that this host may update (RFC 2136, TSIG of RFC 8945).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The zone ("example.org").
+    pub zone: String,
+    /// Its primary server.
+    pub server: SocketAddr,
+    /// The key's name.
+    pub key_name: String,
+    /// A file with the key's secret in base64 (hmac-sha256), readable by root only.
+    pub key_file: PathBuf,
+    /// Time to live of the address record in seconds.
+    #[serde(default = "ttl_s")]
+    pub ttl_s: u32,
+}
+
+/// Defaults of a migration; `send` may say otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Migration {
+    /// Bytes a second over all channels; none: what the link gives.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// How long the guest may stand still.
+    pub max_downtime_ms: u64,
+    /// RAM starts when what is left of the disks takes this long.
+    pub ram_start_ms: u64,
+    /// How long a paused guest may wait before it is given back to the source (M3).
+    pub paused_deadline_ms: u64,
+    /// How long a reservation lives without a sign of the source.
+    pub lease_ms: u64,
+}
+
+impl Migration {
+    /// `max_downtime_ms` as a duration.
+    pub fn max_downtime(&self) -> Duration {
+        Duration::from_millis(self.max_downtime_ms)
+    }
+}
+
+impl Default for Migration {
+    fn default() -> Self {
+        Self {
+            bandwidth_bytes_per_s: None,
+            max_downtime_ms: 1000,
+            ram_start_ms: 2000,
+            paused_deadline_ms: 20_000,
+            lease_ms: 30_000,
+        }
+    }
+}
+
+fn state_dir() -> PathBuf {
+    "/var/lib/migrated".into()
+}
+
+fn runtime_dir() -> PathBuf {
+    "/run/migrated".into()
+}
+
+fn images_dir() -> PathBuf {
+    "/var/lib/migrated/images".into()
+}
+
+fn boot_dir() -> PathBuf {
+    "/var/lib/migrated/boot".into()
+}
+
+fn ttl_s() -> u32 {
+    60
+}

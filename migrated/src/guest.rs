@@ -1,0 +1,116 @@
+//! The description of a guest: what `migrated run` reads, what travels to the destination, what QEMU is built from.
+//!
+//! ```text
+//! guest.toml ── parse ──► Guest ── check ──► QEMU's words (`qemu`) at the source
+//!                           └── JSON, through the link ── check ──► QEMU's words at the destination
+//! ```
+//!
+//! Paths in it are relative to the host's own folders (`images_dir`, `boot_dir`), bridges are names that each host
+//! maps to its own: so the same description fits both sites. It never holds a command line, and no field of it is
+//! ever read by a shell. Every field is checked again by the host that receives it.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Its name, the same at every host: letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual CPUs.
+    #[serde(default = "one")]
+    pub vcpus: u32,
+    /// QEMU's machine type, with its version ("pc-i440fx-7.2"): an alias may mean something else at the destination.
+    #[serde(default = "default_machine")]
+    pub machine: String,
+    /// QEMU's CPU model; "host" is refused for a guest that shall move.
+    #[serde(default = "default_cpu")]
+    pub cpu: String,
+    /// What runs the guest's code.
+    #[serde(default)]
+    pub accel: Accel,
+    /// Direct boot of a kernel; none: from the first disk.
+    #[serde(default)]
+    pub boot: Option<Boot>,
+    /// Its disks, in the order in which the guest sees them.
+    #[serde(default, rename = "disk")]
+    pub disks: Vec<Disk>,
+    /// Its network cards, in the order in which the guest sees them.
+    #[serde(default, rename = "nic")]
+    pub nics: Vec<Nic>,
+}
+
+/// What runs the guest's code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accel {
+    /// KVM where a guest really runs on it, else TCG, said aloud.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// Direct boot: files below the host's `boot_dir`; both hosts must hold the same (compared by digest).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// Its first file system.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[serde(default)]
+    pub append: String,
+}
+
+/// One disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Its name within the guest; also QEMU's id of the device.
+    pub id: String,
+    /// The raw image below the host's `images_dir`.
+    pub image: PathBuf,
+    /// Both hosts see the very same image: it is not copied.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// One network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nic {
+    /// Its name within the guest; also QEMU's id of the device.
+    pub id: String,
+    /// Its hardware address.
+    pub mac: String,
+    /// The name of a bridge, which each host maps to its own.
+    pub bridge: String,
+    /// The guest's address on it; without one nothing is rerouted for this card.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// The name that DNS has for the address; without one DNS is left alone.
+    #[serde(default)]
+    pub dns_name: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_machine() -> String {
+    "pc-i440fx-7.2".to_owned()
+}
+
+fn default_cpu() -> String {
+    "qemu64".to_owned()
+}

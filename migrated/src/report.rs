@@ -1,0 +1,102 @@
+//! What is kept of a migration when it has ended: as JSON beside the journal, as text for people.
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Phase;
+use crate::status::Outcome;
+
+/// The report of one migration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The migration's number.
+    pub id: String,
+    /// Which guest.
+    pub guest: String,
+    /// The host that it left.
+    pub source: String,
+    /// The host that it went to.
+    pub destination: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ended so.
+    pub reasons: Vec<String>,
+    /// When it was asked for: seconds since 1970 by the source's clock.
+    pub started_unix_s: u64,
+    /// From the request to the guest running at the destination, or to the end, in milliseconds.
+    pub total_ms: u64,
+    /// Each phase, in order, with its time in milliseconds.
+    pub phases: Vec<(Phase, u64)>,
+    /// What happened, in order: milliseconds since the request, and what.
+    pub events: Vec<(u64, String)>,
+    /// From STOP at the source to the receipt of *running*, in milliseconds; none: the guest was never paused.
+    pub downtime_ms: Option<u64>,
+    /// Error of `downtime_ms`: half a round trip (M9), in milliseconds.
+    pub downtime_error_ms: u64,
+    /// What was predicted when the guest was paused, in milliseconds.
+    pub predicted_downtime_ms: Option<u64>,
+    /// Round trips that the source waited for while the guest was paused.
+    pub blackout_round_trips: u32,
+    /// The link.
+    pub link: LinkReport,
+    /// The memory.
+    pub ram: RamReport,
+    /// Each disk.
+    pub disks: Vec<DiskReport>,
+}
+
+/// The link, over the whole migration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkReport {
+    /// Bytes sent, all channels and framing.
+    pub sent_bytes: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Smallest round trip in microseconds.
+    pub rtt_min_us: u64,
+    /// Best goodput in bytes a second.
+    pub goodput_bytes_per_s: u64,
+    /// Congestion control.
+    pub congestion_control: String,
+}
+
+/// The memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RamReport {
+    /// The guest's memory in bytes.
+    pub total_bytes: u64,
+    /// Bytes from QEMU, before compression.
+    pub raw_bytes: u64,
+    /// Bytes on the wire.
+    pub sent_bytes: u64,
+    /// Passes.
+    pub passes: u64,
+    /// Bytes from QEMU in the last pass, while the guest was paused.
+    pub final_pass_bytes: u64,
+    /// Milliseconds of the last pass.
+    pub final_pass_ms: u64,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// Its name in the guest's description.
+    pub id: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Bytes of it that were sent, before encoding.
+    pub raw_bytes: u64,
+    /// Bytes on the wire.
+    pub sent_bytes: u64,
+    /// Deltas recorded.
+    pub deltas_total: u64,
+    /// Their bytes.
+    pub delta_bytes: u64,
+    /// Deltas a second, the mean over the time that they were recorded.
+    pub deltas_per_s: f64,
+    /// Queued blocks that a later delta made needless.
+    pub coalesced_total: u64,
+    /// Leaves of 64 KiB that both hosts compared at the seal and found equal; none: it was not sealed.
+    pub verified_leaves: Option<u64>,
+    /// Milliseconds that the seal took while the guest was paused.
+    pub seal_ms: u64,
+}

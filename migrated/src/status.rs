@@ -1,0 +1,122 @@
+//! What a migration says of itself while it runs: numbers and words, no judgement. Rendered by `cli`, kept by nobody.
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Phase;
+use crate::report::Report;
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The guest is at the destination.
+    Moved,
+    /// It never began; the guest was not touched.
+    Refused,
+    /// It was cancelled; the guest is at the source.
+    Cancelled,
+    /// It failed; the guest is at the source.
+    RolledBack,
+    /// Nobody knows yet whether the destination has taken the guest; it stands still.
+    InDoubt,
+}
+
+/// One migration at one moment, as seen from one of its two hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The migration's number, the same at both hosts.
+    pub id: String,
+    /// Which guest.
+    pub guest: String,
+    /// The host that it leaves.
+    pub source: String,
+    /// The host that it goes to.
+    pub destination: String,
+    /// True at the destination, whose numbers are a mirror of the source's.
+    pub incoming: bool,
+    /// Where it is.
+    pub phase: Phase,
+    /// Milliseconds since it was asked for.
+    pub elapsed_ms: u64,
+    /// Milliseconds since the phase began.
+    pub phase_elapsed_ms: u64,
+    /// What is copied of each disk.
+    pub disks: Vec<DiskProgress>,
+    /// What is copied of the memory.
+    pub ram: RamProgress,
+    /// What the link gives.
+    pub link: LinkProgress,
+    /// Milliseconds that the guest would stand still if it were paused now; none: not known yet.
+    pub predicted_downtime_ms: Option<u64>,
+    /// Seconds until the guest runs at the destination; none: not known yet, or it does not get nearer.
+    pub eta_s: Option<u64>,
+    /// Things worth knowing that stop nothing ("bbr is not to be had").
+    pub warnings: Vec<String>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Why it ended so; each reason says what, where, and what to do.
+    pub reasons: Vec<String>,
+    /// The report, when it has ended.
+    pub report: Option<Report>,
+}
+
+/// What is copied of a disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiskProgress {
+    /// Its name in the guest's description.
+    pub id: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// What was to go over when it began, in bytes.
+    pub total_bytes: u64,
+    /// What the destination lacks, in bytes: bulk, queued deltas, and what is not acknowledged.
+    pub left_bytes: u64,
+    /// Of `left_bytes`, what the guest has written since it went over: queued deltas, in bytes.
+    pub delta_bytes: u64,
+    /// Bytes sent, as on the wire.
+    pub sent_bytes: u64,
+    /// Deltas recorded so far.
+    pub deltas_total: u64,
+    /// Bytes a second on the wire.
+    pub rate_bytes_per_s: u64,
+    /// The throttle's level; 0: the guest is not slowed.
+    pub throttle_level: u64,
+}
+
+/// What is copied of the memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RamProgress {
+    /// The guest's memory in bytes.
+    pub total_bytes: u64,
+    /// What is left of this pass, in bytes.
+    pub left_bytes: u64,
+    /// Bytes that QEMU has handed over, before compression.
+    pub raw_bytes: u64,
+    /// Bytes sent, as on the wire.
+    pub sent_bytes: u64,
+    /// Passes over the memory (QEMU's dirty-sync-count).
+    pub passes: u64,
+    /// Bytes that the guest dirties in a second.
+    pub dirty_bytes_per_s: u64,
+    /// Bytes a second on the wire.
+    pub rate_bytes_per_s: u64,
+}
+
+/// What the link gives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkProgress {
+    /// The connections stand.
+    pub up: bool,
+    /// Bytes a second that arrive, measured while there was something to send.
+    pub goodput_bytes_per_s: u64,
+    /// Round trip in microseconds.
+    pub rtt_us: u64,
+    /// Milliseconds since the peer was last heard.
+    pub quiet_ms: u64,
+    /// Bytes sent over all channels.
+    pub sent_bytes: u64,
+    /// The limit that is set; none: what the link gives.
+    pub limit_bytes_per_s: Option<u64>,
+    /// Congestion control in use ("bbr").
+    pub congestion_control: String,
+}
