@@ -15,5 +15,8 @@ pub mod phase;
 pub mod report;
 pub mod status;
 pub mod api;
+pub mod peer;
+pub mod journal;
+pub mod migration;
 
 pub mod io;

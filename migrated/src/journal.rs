@@ -1,0 +1,166 @@
+//! What a host has promised, so that a crash cannot make it forget (M2, M4): one record a line, each with a checksum.
+//!
+//! ```text
+//! 5f3a90c1 {"migration":"0e2f9a61","guest":"web","generation":1,"peer":"site-b","step":"releasing","unix_ms":…}
+//! ```
+//!
+//! A record is durable before what it says is said or done. The file only grows; a torn last line is what a crash in
+//! the middle of an append leaves, and is dropped. Anything else that cannot be read is an error: nobody guesses here.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What was promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Source: the migration exists.
+    Begun,
+    /// Source: the destination may take the guest from here on; the source does not run it until it knows.
+    Releasing,
+    /// Source: the destination has the guest.
+    Released,
+    /// Source: the guest stays here.
+    RolledBack,
+    /// Destination: room is kept.
+    Reserved,
+    /// Destination: this generation will never be taken.
+    Refused,
+    /// Destination: the guest is ours.
+    Taken,
+    /// Destination: the guest may have run here.
+    Started,
+    /// Both: nothing is left to do.
+    Done,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The migration's number.
+    pub migration: String,
+    /// Which guest.
+    pub guest: String,
+    /// The generation that its disks get by this migration.
+    pub generation: u64,
+    /// The other host.
+    pub peer: String,
+    /// What was promised.
+    pub step: Step,
+    /// When, by this host's clock, in milliseconds since 1970. For people: nothing is decided by it.
+    pub unix_ms: u64,
+}
+
+/// Why a journal cannot be trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line} of the journal is damaged: {what}")]
+pub struct Damaged {
+    /// Counted from one.
+    pub line: usize,
+    /// In which way.
+    pub what: String,
+}
+
+/// Writes a record as a line.
+pub fn encode(record: &Record) -> Vec<u8> {
+    let json = serde_json::to_string(record).expect("records have no maps");
+    format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())).into_bytes()
+}
+
+/// Reads a journal. Gives its records, and how many bytes of it are whole: what follows is a torn append.
+pub fn decode(bytes: &[u8]) -> Result<(Vec<Record>, usize), Damaged> {
+    let mut records = Vec::new();
+    let mut whole = 0;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        match decode_line(line) {
+            Ok(record) => records.push(record),
+            // Only the last line can be torn.
+            Err(_) if whole + line.len() == bytes.len() => break,
+            Err(what) => return Err(Damaged { line: index + 1, what }),
+        }
+        whole += line.len();
+    }
+    Ok((records, whole))
+}
+
+fn decode_line(line: &[u8]) -> Result<Record, String> {
+    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
+    let text = text.strip_suffix('\n').ok_or("it has no end")?;
+    let (sum, json) = text.split_once(' ').ok_or("it has no checksum")?;
+    let sum = u32::from_str_radix(sum, 16).map_err(|_| format!("{sum:?} is no checksum"))?;
+    if sum != crc32fast::hash(json.as_bytes()) {
+        return Err("its checksum does not match".into());
+    }
+    serde_json::from_str(json).map_err(|error| error.to_string())
+}
+
+/// The last promise of a migration, if there was one.
+pub fn last_step(records: &[Record], migration: &str) -> Option<Step> {
+    records.iter().rev().find(|record| record.migration == migration).map(|record| record.step)
+}
+
+/// Whether a destination that has these records has taken the guest in this migration. None: it has promised neither
+/// that nor the opposite.
+pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
+    records.iter().filter(|record| record.migration == migration).rev().find_map(|record| match record.step {
+        Step::Taken | Step::Started => Some(true),
+        Step::Refused => Some(false),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: Step) -> Record {
+        Record {
+            migration: "m1".into(),
+            guest: "web".into(),
+            generation: 2,
+            peer: "b".into(),
+            step,
+            unix_ms: 5,
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_record_never_change() {
+        let line = String::from_utf8(encode(&record(Step::Taken))).unwrap();
+        let json = r#"{"migration":"m1","guest":"web","generation":2,"peer":"b","step":"taken","unix_ms":5}"#;
+        assert_eq!(line, format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())));
+    }
+
+    #[test]
+    fn a_torn_append_is_dropped_at_every_byte_and_nothing_before_it() {
+        let (first, second) = (encode(&record(Step::Begun)), encode(&record(Step::Releasing)));
+        let both = [first.clone(), second.clone()].concat();
+        for cut in 0..=second.len() {
+            let (records, whole) = decode(&both[..first.len() + cut]).unwrap();
+            let expected = if cut == second.len() { 2 } else { 1 };
+            assert_eq!(records.len(), expected, "cut after {cut} bytes");
+            assert_eq!(whole, if expected == 2 { both.len() } else { first.len() });
+        }
+    }
+
+    #[test]
+    fn damage_before_the_last_line_is_an_error_at_every_byte() {
+        let (first, second) = (encode(&record(Step::Begun)), encode(&record(Step::Releasing)));
+        for at in 0..first.len() - 1 {
+            let mut both = [first.clone(), second.clone()].concat();
+            both[at] ^= 1;
+            assert_eq!(decode(&both).unwrap_err().line, 1, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn the_verdict_is_what_was_promised_and_refusals_are_for_ever() {
+        assert_eq!(verdict(&[], "m1"), None);
+        assert_eq!(verdict(&[record(Step::Reserved)], "m1"), None);
+        assert_eq!(verdict(&[record(Step::Reserved), record(Step::Refused)], "m1"), Some(false));
+        assert_eq!(verdict(&[record(Step::Taken), record(Step::Done)], "m1"), Some(true));
+        assert_eq!(verdict(&[record(Step::Taken)], "m2"), None);
+        assert_eq!(last_step(&[record(Step::Taken), record(Step::Done)], "m1"), Some(Step::Done));
+    }
+}

@@ -1,0 +1,351 @@
+//! The source's side of a migration, decided: which operation starts when, what a failure leads to, when it is over.
+//!
+//! ```text
+//!            ┌── finished(op) / failed / cancelled / sample / time ──┐
+//!            ▼                                                       │
+//!        Migration ── start(op) / stop all / entered(phase) ──► io::source
+//! ```
+//!
+//! Operations are the rows of [`PLAN`]: each belongs to a phase, and starts when the operations after which it comes
+//! have finished. A phase ends when all its operations have. So what runs beside what, and what waits for what, is
+//! read off one table. No sockets and no clock here: time is an argument.
+//!
+//! Invariants: M2 (*releasing* divides what rolls back from what goes on), M3 (deadlines from `phase`), M5 (cancel).
+
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::phase::{OnFailure, Phase};
+use crate::status::Outcome;
+
+/// One thing that is done to the world; `io::source` knows how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Op {
+    /// Look at the guest and this host.
+    Inspect,
+    /// Make the link.
+    Connect,
+    /// Have the destination reserve, and start what receives.
+    Reserve,
+    /// Have blockd record writes and keep the destination's copy in step.
+    Replicate,
+    /// Make the tunnel and send a packet through it.
+    PreparePath,
+    /// Have QEMU send memory.
+    StartRam,
+    /// Wait until QEMU has paused the guest, all but the last memory sent.
+    AwaitPause,
+    /// Reroute the guest's packets at both sites, then take its taps down here.
+    SwitchPath,
+    /// Hold writes, send the last deltas, compare digests.
+    Seal,
+    /// Send the last memory.
+    FinishRam,
+    /// Wait until the destination's QEMU holds the whole guest.
+    AwaitLoaded,
+    /// Make sure that the link answers (M7), and journal *releasing*.
+    Release,
+    /// Have the destination take the guest.
+    HandOver,
+    /// Ask the destination's journal what became of a handover that was not answered.
+    AskVerdict,
+    /// Wait until the guest runs there.
+    AwaitRunning,
+    /// Give the disks here up.
+    Fence,
+    /// Have names lead there.
+    Readdress,
+    /// End QEMU and blockd here.
+    CleanUp,
+    /// Make everything as it was, whatever was done.
+    Restore,
+}
+
+/// When an operation starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned {
+    /// The phase that it belongs to.
+    pub phase: Phase,
+    /// The operation.
+    pub op: Op,
+    /// Operations of the same phase that come before it.
+    pub after: &'static [Op],
+}
+
+/// Every operation of every phase.
+pub const PLAN: [Planned; 19] = [
+    planned(Phase::PreMigration, Op::Inspect, &[]),
+    planned(Phase::Connect, Op::Connect, &[]),
+    planned(Phase::Reservation, Op::Reserve, &[]),
+    planned(Phase::Bulk, Op::Replicate, &[]),
+    planned(Phase::Bulk, Op::PreparePath, &[]),
+    planned(Phase::PreCopy, Op::StartRam, &[]),
+    planned(Phase::PreCopy, Op::AwaitPause, &[Op::StartRam]),
+    planned(Phase::StopAndCopy, Op::SwitchPath, &[]),
+    planned(Phase::StopAndCopy, Op::Seal, &[]),
+    planned(Phase::StopAndCopy, Op::FinishRam, &[]),
+    planned(Phase::StopAndCopy, Op::AwaitLoaded, &[]),
+    planned(Phase::StopAndCopy, Op::Release, &[Op::SwitchPath, Op::Seal, Op::FinishRam, Op::AwaitLoaded]),
+    planned(Phase::Commitment, Op::HandOver, &[]),
+    planned(Phase::InDoubt, Op::AskVerdict, &[]),
+    planned(Phase::Resume, Op::AwaitRunning, &[]),
+    planned(Phase::Resume, Op::Fence, &[]),
+    planned(Phase::Readdress, Op::Readdress, &[]),
+    planned(Phase::Readdress, Op::CleanUp, &[]),
+    planned(Phase::RollingBack, Op::Restore, &[]),
+];
+
+const fn planned(phase: Phase, op: Op, after: &'static [Op]) -> Planned {
+    Planned { phase, op, after }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An operation ended well.
+    Finished(Op),
+    /// An operation ended badly.
+    Failed(Op, String),
+    /// Something else failed: a process, the link, the peer.
+    Broken(String),
+    /// Somebody wants it to end. The answer is [`Migration::cancel`]'s.
+    Cancelled,
+    /// What is left of the disks fits the time that was set.
+    DisksNearlyDone,
+    /// The destination's journal says what it promised.
+    Verdict {
+        /// It has the guest.
+        taken: bool,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A phase has begun.
+    Enter(Phase),
+    /// Start an operation.
+    Start(Op),
+    /// Stop all operations that run; nothing is heard of them any more.
+    StopAll,
+}
+
+/// One migration.
+#[derive(Debug)]
+pub struct Migration {
+    phase: Phase,
+    entered: Duration,
+    begun: BTreeSet<Op>,
+    finished: BTreeSet<Op>,
+    disks_nearly_done: bool,
+    cancelled: bool,
+    reasons: Vec<String>,
+    outcome: Option<Outcome>,
+    paused_deadline: Duration,
+    actions: VecDeque<Action>,
+}
+
+impl Migration {
+    /// A migration that begins at `now`; a paused guest waits at most `paused_deadline` before it is given back (M3).
+    pub fn new(paused_deadline: Duration, now: Duration) -> Self {
+        let mut migration = Self {
+            phase: Phase::PreMigration,
+            entered: now,
+            begun: BTreeSet::new(),
+            finished: BTreeSet::new(),
+            disks_nearly_done: false,
+            cancelled: false,
+            reasons: Vec::new(),
+            outcome: None,
+            paused_deadline,
+            actions: VecDeque::new(),
+        };
+        migration.actions.push_back(Action::Enter(Phase::PreMigration));
+        migration.start_ready();
+        migration
+    }
+
+    /// Where it is.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How it ended, once its phase is final. In doubt is an outcome that may still change.
+    pub fn outcome(&self) -> Option<Outcome> {
+        if self.phase == Phase::InDoubt { Some(Outcome::InDoubt) } else { self.outcome }
+    }
+
+    /// What went wrong, first cause first.
+    pub fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
+
+    /// Accepts a cancellation, or says why it comes too late (M5).
+    pub fn cancel(&mut self, now: Duration) -> Result<(), String> {
+        if self.cancelled {
+            return Ok(());
+        }
+        if !self.phase.row().cancellable || self.begun.contains(&Op::Release) {
+            return Err(format!(
+                "it is too late to cancel: the migration is in phase {}, and the destination may have the guest",
+                self.phase.name()
+            ));
+        }
+        self.handle(Event::Cancelled, now);
+        Ok(())
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::Finished(op) => self.handle_finished(op, now),
+            Event::Failed(op, reason) if self.begun.contains(&op) => {
+                self.handle_failure(reason, now);
+                if self.phase.row().on_failure == OnFailure::GoOn {
+                    self.handle_finished(op, now);
+                }
+            }
+            // Of an operation that was stopped.
+            Event::Failed(..) => {}
+            Event::Broken(reason) => self.handle_failure(reason, now),
+            Event::Cancelled => {
+                self.cancelled = true;
+                self.handle_failure("it was cancelled".to_owned(), now);
+            }
+            Event::DisksNearlyDone => {
+                self.disks_nearly_done = true;
+                self.leave_if_done(now);
+            }
+            Event::Verdict { taken } => self.handle_verdict(taken, now),
+        }
+    }
+
+    /// What is to be done next, if anything.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Migration::handle_timeout`] has to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        Some(self.entered + self.deadline()?)
+    }
+
+    /// Ends a phase that has lasted too long (M3).
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            let waiting: Vec<String> =
+                self.begun.difference(&self.finished).map(|op| format!("{op:?}")).collect();
+            let deadline = self.deadline().unwrap_or_default();
+            let reason = format!(
+                "phase {} took longer than {} s, waiting for: {}",
+                self.phase.name(),
+                deadline.as_secs(),
+                waiting.join(", ")
+            );
+            self.handle_failure(reason, now);
+            if self.phase.row().on_failure == OnFailure::GoOn {
+                self.leave(now);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::StopAndCopy => Some(self.paused_deadline),
+            // Its failures are repeated, not ended.
+            Phase::RollingBack => None,
+            phase => phase.row().deadline,
+        }
+    }
+
+    fn handle_finished(&mut self, op: Op, now: Duration) {
+        if self.begun.contains(&op) && self.finished.insert(op) {
+            self.start_ready();
+            self.leave_if_done(now);
+        }
+    }
+
+    fn handle_verdict(&mut self, taken: bool, now: Duration) {
+        if !matches!(self.phase, Phase::Commitment | Phase::InDoubt) {
+            return;
+        }
+        if taken {
+            self.enter(Phase::Resume, now);
+        } else {
+            self.reasons.push("the destination has not taken the guest".to_owned());
+            self.enter(Phase::RollingBack, now);
+        }
+    }
+
+    fn handle_failure(&mut self, reason: String, now: Duration) {
+        match self.phase.row().on_failure {
+            OnFailure::Stay => {}
+            OnFailure::RollBack if self.phase == Phase::RollingBack => self.reasons.push(reason),
+            OnFailure::RollBack => {
+                self.reasons.push(reason);
+                self.outcome = Some(match self.phase {
+                    _ if self.cancelled => Outcome::Cancelled,
+                    Phase::PreMigration | Phase::Connect | Phase::Reservation => Outcome::Refused,
+                    _ => Outcome::RolledBack,
+                });
+                self.enter(Phase::RollingBack, now);
+            }
+            OnFailure::Ask if self.phase == Phase::InDoubt => {}
+            OnFailure::Ask => {
+                self.reasons.push(reason);
+                self.enter(Phase::InDoubt, now);
+            }
+            // The guest is at the destination: what failed is told, the rest is done all the same.
+            OnFailure::GoOn => self.reasons.push(reason),
+        }
+    }
+
+    fn leave_if_done(&mut self, now: Duration) {
+        let mut of_phase = PLAN.iter().filter(|planned| planned.phase == self.phase);
+        let may_leave = match self.phase {
+            Phase::Bulk => self.disks_nearly_done,
+            // Left by the verdict alone.
+            Phase::Commitment | Phase::InDoubt => false,
+            _ => true,
+        };
+        if may_leave && of_phase.all(|planned| self.finished.contains(&planned.op)) {
+            self.leave(now);
+        }
+    }
+
+    fn leave(&mut self, now: Duration) {
+        if let Some(next) = self.phase.row().next.first() {
+            self.enter(*next, now);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, now: Duration) {
+        assert!(self.phase.may_become(phase), "{} after {}", phase.name(), self.phase.name());
+        if self.begun.difference(&self.finished).next().is_some() {
+            self.actions.push_back(Action::StopAll);
+        }
+        (self.phase, self.entered) = (phase, now);
+        self.begun.clear();
+        self.finished.clear();
+        match phase {
+            Phase::Done => self.outcome = Some(Outcome::Moved),
+            Phase::RollingBack => self.outcome = Some(self.outcome.unwrap_or(Outcome::RolledBack)),
+            _ => {}
+        }
+        self.actions.push_back(Action::Enter(phase));
+        self.start_ready();
+    }
+
+    fn start_ready(&mut self) {
+        for planned in PLAN.iter().filter(|planned| planned.phase == self.phase) {
+            let ready = planned.after.iter().all(|op| self.finished.contains(op));
+            if ready && self.begun.insert(planned.op) {
+                self.actions.push_back(Action::Start(planned.op));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! Every state of a migration against every event.
+
+use super::*;
+use crate::phase::TABLE;
+
+const PAUSED: Duration = Duration::from_secs(20);
+const T0: Duration = Duration::ZERO;
+
+fn started(migration: &mut Migration) -> Vec<Op> {
+    let mut ops = Vec::new();
+    while let Some(action) = migration.poll_action() {
+        match action {
+            Action::Start(op) => ops.push(op),
+            Action::StopAll => ops.clear(),
+            Action::Enter(_) => {}
+        }
+    }
+    ops
+}
+
+/// A migration that has just reached `goal` on the straight way.
+fn at(goal: Phase) -> Migration {
+    let mut migration = Migration::new(PAUSED, T0);
+    let mut running = started(&mut migration);
+    while migration.phase() != goal {
+        match migration.phase() {
+            Phase::Commitment if goal == Phase::InDoubt => {
+                migration.handle(Event::Failed(Op::HandOver, "no answer".into()), T0);
+            }
+            Phase::Commitment => migration.handle(Event::Verdict { taken: true }, T0),
+            Phase::Bulk if goal == Phase::RollingBack || goal == Phase::RolledBack => {
+                migration.handle(Event::Broken("on purpose".into()), T0);
+            }
+            Phase::Bulk => migration.handle(Event::DisksNearlyDone, T0),
+            _ => {}
+        }
+        running.extend(started(&mut migration));
+        if migration.phase() != goal && !running.is_empty() {
+            let op = running.remove(0);
+            migration.handle(Event::Finished(op), T0);
+            running.extend(started(&mut migration));
+        }
+    }
+    migration
+}
+
+#[test]
+fn the_straight_way_passes_every_phase_in_order() {
+    let mut migration = Migration::new(PAUSED, T0);
+    let mut phases = Vec::new();
+    let mut running: Vec<Op> = Vec::new();
+    while !migration.phase().is_final() {
+        while let Some(action) = migration.poll_action() {
+            match action {
+                Action::Enter(phase) => phases.push(phase),
+                Action::Start(op) => running.push(op),
+                Action::StopAll => panic!("nothing is stopped on the straight way"),
+            }
+        }
+        match migration.phase() {
+            Phase::Commitment => {
+                running.clear();
+                migration.handle(Event::Verdict { taken: true }, T0);
+                // The operation that brought the verdict has ended, too.
+                assert_eq!(migration.poll_action(), Some(Action::StopAll));
+            }
+            Phase::Bulk if running.is_empty() => migration.handle(Event::DisksNearlyDone, T0),
+            _ => migration.handle(Event::Finished(running.remove(0)), T0),
+        }
+    }
+    let names: Vec<&str> = phases.iter().map(|phase| phase.name()).collect();
+    let expected = [
+        "pre-migration",
+        "connect",
+        "reservation",
+        "bulk",
+        "pre-copy",
+        "stop-and-copy",
+        "commitment",
+        "resume",
+        "readdress",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::Done, Some(Outcome::Moved)));
+}
+
+#[test]
+fn releasing_comes_after_everything_that_m7_asks_for_in_any_order() {
+    let wanted = [Op::SwitchPath, Op::Seal, Op::FinishRam, Op::AwaitLoaded];
+    for first in 0..4 {
+        let mut migration = at(Phase::StopAndCopy);
+        for step in 0..4 {
+            assert!(!migration.begun.contains(&Op::Release), "after {step}");
+            migration.handle(Event::Finished(wanted[(first + step) % 4]), T0);
+        }
+        assert!(migration.begun.contains(&Op::Release));
+        assert!(migration.cancel(T0).is_err(), "cancelled after releasing began (M5)");
+        migration.handle(Event::Finished(Op::Release), T0);
+        assert_eq!(migration.phase(), Phase::Commitment);
+    }
+}
+
+#[test]
+fn every_failure_in_every_phase_leads_where_the_table_says() {
+    for row in &TABLE {
+        let mut migration = at(row.phase);
+        migration.handle(Event::Broken("on purpose".into()), T0);
+        let expected = match row.on_failure {
+            OnFailure::Stay | OnFailure::GoOn => row.phase,
+            OnFailure::RollBack => Phase::RollingBack,
+            OnFailure::Ask => Phase::InDoubt,
+        };
+        assert_eq!(migration.phase(), expected, "from {}", row.name);
+    }
+}
+
+#[test]
+fn cancel_is_accepted_before_releasing_and_refused_with_the_reason_after() {
+    for row in &TABLE {
+        let mut migration = at(row.phase);
+        match migration.cancel(T0) {
+            Ok(()) => {
+                assert!(row.cancellable, "{}", row.name);
+                assert_eq!(
+                    (migration.phase(), migration.outcome()),
+                    (Phase::RollingBack, Some(Outcome::Cancelled))
+                );
+                migration.handle(Event::Finished(Op::Restore), T0);
+                assert_eq!(
+                    (migration.phase(), migration.outcome()),
+                    (Phase::RolledBack, Some(Outcome::Cancelled))
+                );
+            }
+            Err(reason) => {
+                assert!(!row.cancellable, "{}", row.name);
+                assert!(reason.contains(row.name), "{reason}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_fails_before_anything_was_copied_is_a_refusal() {
+    for phase in [Phase::PreMigration, Phase::Connect, Phase::Reservation] {
+        let mut migration = at(phase);
+        migration.handle(Event::Broken("no room".into()), T0);
+        assert_eq!(migration.outcome(), Some(Outcome::Refused));
+        assert_eq!(migration.reasons(), ["no room"]);
+    }
+}
+
+#[test]
+fn once_the_guest_has_moved_a_failure_is_told_and_the_rest_is_done() {
+    let mut migration = at(Phase::Readdress);
+    migration.handle(Event::Failed(Op::Readdress, "DNS says no".into()), T0);
+    assert_eq!(migration.phase(), Phase::Readdress, "the source is not cleaned up yet");
+    migration.handle(Event::Finished(Op::CleanUp), T0);
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::Done, Some(Outcome::Moved)));
+    assert_eq!(migration.reasons(), ["DNS says no"]);
+}
+
+#[test]
+fn in_doubt_only_the_verdict_counts() {
+    for taken in [true, false] {
+        let mut migration = at(Phase::InDoubt);
+        for event in [
+            Event::Broken("x".into()),
+            Event::Cancelled,
+            Event::Finished(Op::AskVerdict),
+            Event::DisksNearlyDone,
+        ] {
+            migration.handle(event, T0);
+            assert_eq!((migration.phase(), migration.outcome()), (Phase::InDoubt, Some(Outcome::InDoubt)));
+        }
+        migration.handle(Event::Verdict { taken }, T0);
+        assert_eq!(migration.phase(), if taken { Phase::Resume } else { Phase::RollingBack });
+    }
+}
+
+#[test]
+fn a_phase_that_lasts_too_long_fails_and_names_what_it_waits_for() {
+    for row in &TABLE {
+        let mut migration = at(row.phase);
+        let Some(at) = migration.poll_timeout() else { continue };
+        migration.handle_timeout(at - Duration::from_nanos(1));
+        assert_eq!(migration.phase(), row.phase, "too early");
+        migration.handle_timeout(at);
+        assert_ne!(migration.phase(), row.phase, "{} has no end", row.name);
+        assert!(migration.reasons().last().unwrap().contains(row.name));
+    }
+    for row in TABLE.iter().filter(|row| row.paused && row.on_failure == OnFailure::RollBack) {
+        assert!(
+            at(row.phase).poll_timeout().is_some(),
+            "the guest could stand still for ever in {}",
+            row.name
+        );
+    }
+}
+
+#[test]
+fn every_operation_has_one_place_and_every_phase_can_end() {
+    for (index, planned) in PLAN.iter().enumerate() {
+        assert!(PLAN[index + 1..].iter().all(|other| other.op != planned.op), "{:?} twice", planned.op);
+        for before in planned.after {
+            assert!(PLAN[..index].iter().any(|other| other.op == *before && other.phase == planned.phase));
+        }
+    }
+    for row in TABLE.iter().filter(|row| !row.phase.is_final()) {
+        assert!(PLAN.iter().any(|planned| planned.phase == row.phase), "{} does nothing", row.name);
+    }
+}
+
+#[test]
+fn what_a_stopped_operation_says_is_not_heard() {
+    let mut migration = at(Phase::PreCopy);
+    migration.handle(Event::Broken("QEMU has died".into()), T0);
+    migration.handle(Event::Failed(Op::StartRam, "stopped".into()), T0);
+    migration.handle(Event::Finished(Op::StartRam), T0);
+    assert_eq!(
+        (migration.phase(), migration.reasons()),
+        (Phase::RollingBack, &["QEMU has died".to_owned()][..])
+    );
+}

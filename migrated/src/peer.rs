@@ -1,0 +1,283 @@
+//! What two daemons say to each other on a link's control channel.
+//!
+//! ```text
+//! source                                  destination
+//!   reserve ───────────────────────────►   checks, reserves, starts blockd and QEMU     ◄── reserved | refused
+//!   path-prepare ──────────────────────►   makes its end of the tunnel                  ◄── done
+//!   (disks and memory in their own channels)                                            ◄── loaded     (notice)
+//!   path-switch ───────────────────────►   takes the guest's packets                    ◄── done
+//!   take n ────────────────────────────►   journals *taken*, promotes, journals *started*, cont
+//!                                                                                       ◄── taken, running (notices)
+//!   readdress ─────────────────────────►   probes the guest, updates DNS                ◄── readdressed
+//! ```
+//!
+//! A message is a length (four bytes, big endian, at most [`MESSAGE_BYTES_MAX`]) and a JSON object. Requests carry a
+//! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read ends the link:
+//! there is no guessing between two daemons.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::guest::Guest;
+use crate::status::Status;
+
+/// Largest message, without its length.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+
+/// From the source to the destination.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// The answer repeats it.
+    pub id: u64,
+    /// What to do.
+    pub request: Request,
+}
+
+/// What the source asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// May this guest come? If so: room is kept for it, and what receives it is started.
+    Reserve(Reserve),
+    /// Makes this host's end of the tunnel; no packet changes its way yet.
+    PathPrepare(PathPrepare),
+    /// Takes the guest's packets; they wait at the tap until the guest runs.
+    PathSwitch {},
+    /// Undoes `path-switch`.
+    PathBack {},
+    /// Takes the guest, for good (M2).
+    Take {
+        /// The migration that has been reserved.
+        migration: String,
+        /// The generation that all its disks are sealed for.
+        generation: u64,
+    },
+    /// Has this migration been taken? What the journal says, and if it says nothing, *refused* from now on (M2).
+    Verdict {
+        /// The migration.
+        migration: String,
+        /// Its generation.
+        generation: u64,
+    },
+    /// The guest's names are to lead here.
+    Readdress {},
+    /// Nothing will come: everything that was started is ended, and what was reserved is released.
+    Abort {
+        /// Why, for the log.
+        reason: String,
+        /// The disks' copies stay for another attempt.
+        keep_disks: bool,
+    },
+    /// How far the source is, to be shown here. Answered like any other.
+    Mirror(Box<Status>),
+}
+
+/// What the destination has to know of a guest before it lets it come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// The migration's number.
+    pub migration: String,
+    /// The generation that the disks will have there.
+    pub generation: u64,
+    /// The guest.
+    pub guest: Guest,
+    /// Its disks, in the description's order; shared ones have no entry.
+    pub disks: Vec<DiskSize>,
+    /// Digests of the files of a direct boot (BLAKE3, hex), kernel first.
+    pub boot_digests: Vec<String>,
+    /// The source's QEMU.
+    pub qemu_version: String,
+    /// What runs the guest's code at the source ("kvm" or "tcg"): state of one does not run on the other.
+    pub accel: String,
+    /// The guest's address changes its site.
+    pub wan: bool,
+    /// Only look, start nothing.
+    pub dry_run: bool,
+}
+
+/// How big a disk is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSize {
+    /// Its name in the guest's description.
+    pub id: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// What of it is not a hole, in bytes.
+    pub allocated_bytes: u64,
+}
+
+/// The tunnel, seen from the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathPrepare {
+    /// The tunnel's number, the same at both ends (24 bits).
+    pub tunnel: u32,
+    /// The source's end.
+    pub remote: Ipv4Addr,
+}
+
+/// From the destination to the source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Message {
+    /// To a request.
+    Answer {
+        /// Its number.
+        id: u64,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// Without being asked.
+    Notice {
+        /// What happened.
+        notice: Notice,
+    },
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Answer {
+    /// Done.
+    Done {},
+    /// Room is kept, and what receives runs.
+    Reserved(Reserved),
+    /// Not done. Every reason says what, where, and what to do.
+    Refused {
+        /// All of them at once.
+        reasons: Vec<String>,
+    },
+    /// What the journal says of a migration.
+    Verdict {
+        /// It was taken: the guest is here.
+        taken: bool,
+    },
+    /// What became of the names.
+    Readdressed {
+        /// The guest answers at its new place, and each of its names leads there.
+        names: Vec<String>,
+        /// What went wrong; the guest runs all the same.
+        troubles: Vec<String>,
+    },
+}
+
+/// What the destination keeps for a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reserved {
+    /// The reservation's number.
+    pub reservation: String,
+    /// The destination's QEMU.
+    pub qemu_version: String,
+    /// Its end of a tunnel; none: it has no `[network]`.
+    pub tunnel_address: Option<Ipv4Addr>,
+    /// The address of its site that the guest gets in addition to its own, for each card in the description's order.
+    pub new_addresses: Vec<Option<Ipv4Addr>>,
+    /// Things worth knowing that stop nothing.
+    pub warnings: Vec<String>,
+}
+
+/// What the destination says without being asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "notice", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Notice {
+    /// The whole guest is in the destination's QEMU, which is paused.
+    Loaded {},
+    /// The journal says *taken*: from here on the guest is the destination's.
+    Taken {},
+    /// The guest runs here, or stands still as it did at the source.
+    Running {},
+    /// Something failed that ends the migration, if the guest is not taken yet.
+    Failed {
+        /// What, where, and what to do.
+        reason: String,
+    },
+}
+
+/// Why bytes are no message.
+#[derive(Debug, Error)]
+pub enum Garbled {
+    /// Longer than any message.
+    #[error("a message of {0} bytes was announced, the longest has {MESSAGE_BYTES_MAX}")]
+    TooLong(usize),
+    /// Not what this version speaks.
+    #[error("a message could not be read: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Writes a message with its length.
+///
+/// # Panics
+/// Where the message is longer than any may be; what is put into messages is bounded before.
+pub fn encode(message: &impl Serialize) -> Vec<u8> {
+    let body = serde_json::to_vec(message).expect("messages have no maps with odd keys");
+    assert!(body.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", body.len());
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// How long the body is, from the four bytes before it.
+pub fn body_len(head: [u8; 4]) -> Result<usize, Garbled> {
+    let len = u32::from_be_bytes(head) as usize;
+    if len > MESSAGE_BYTES_MAX { Err(Garbled::TooLong(len)) } else { Ok(len) }
+}
+
+/// Reads a message's body.
+pub fn decode<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Garbled> {
+    Ok(serde_json::from_slice(body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_messages_never_change() {
+        let call = Call { id: 7, request: Request::Take { migration: "ab".into(), generation: 3 } };
+        let json = br#"{"id":7,"request":{"request":"take","migration":"ab","generation":3}}"#;
+        let bytes = encode(&call);
+        assert_eq!(bytes[..4], (json.len() as u32).to_be_bytes());
+        assert_eq!(&bytes[4..], json);
+        let notice = Message::Notice { notice: Notice::Loaded {} };
+        assert_eq!(&encode(&notice)[4..], br#"{"message":"notice","notice":{"notice":"loaded"}}"#);
+        let refused = Message::Answer { id: 1, answer: Answer::Refused { reasons: vec!["no room".into()] } };
+        let json = br#"{"message":"answer","id":1,"answer":{"answer":"refused","reasons":["no room"]}}"#;
+        assert_eq!(&encode(&refused)[4..], json);
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written() {
+        let requests = [
+            Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::LOCALHOST }),
+            Request::PathSwitch {},
+            Request::PathBack {},
+            Request::Verdict { migration: "m".into(), generation: 1 },
+            Request::Readdress {},
+            Request::Abort { reason: "cancelled".into(), keep_disks: false },
+        ];
+        for (id, request) in (0..).zip(requests) {
+            let call = Call { id, request };
+            assert_eq!(decode::<Call>(&encode(&call)[4..]).unwrap(), call);
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_or_unknown_is_refused() {
+        assert!(matches!(body_len((MESSAGE_BYTES_MAX as u32 + 1).to_be_bytes()), Err(Garbled::TooLong(_))));
+        assert_eq!(body_len(5u32.to_be_bytes()).unwrap(), 5);
+        for bad in [
+            r#"{"id":1,"request":{"request":"explode"}}"#,
+            r#"{"id":1}"#,
+            "",
+            r#"{"id":1,"request":{"request":"readdress","now":true}}"#,
+        ] {
+            assert!(decode::<Call>(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
