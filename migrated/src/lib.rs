@@ -17,6 +17,7 @@ pub mod status;
 pub mod api;
 pub mod peer;
 pub mod journal;
+pub mod switchover;
 pub mod migration;
 
 pub mod io;

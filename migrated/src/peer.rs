@@ -40,7 +40,7 @@ pub struct Call {
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// May this guest come? If so: room is kept for it, and what receives it is started.
-    Reserve(Reserve),
+    Reserve(Box<Reserve>),
     /// Makes this host's end of the tunnel; no packet changes its way yet.
     PathPrepare(PathPrepare),
     /// Takes the guest's packets; they wait at the tap until the guest runs.

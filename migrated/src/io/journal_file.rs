@@ -1,0 +1,177 @@
+//! The journal on disk: opened once, appended to, each record durable before the caller goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use thiserror::Error;
+
+use crate::journal::{Damaged, Record, Step, decode, encode, last_step, verdict};
+
+/// Why there is no journal, or no record in it.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The system said no.
+    #[error("cannot {verb} the journal {path}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It cannot be trusted.
+    #[error("{path}: {damaged}; a copy of it and the other host's journal say what was promised")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        damaged: Damaged,
+    },
+    /// An earlier append failed half-way: what the file says is not known.
+    #[error("an earlier record could not be written to {path}; restart the daemon when the disk has room")]
+    Broken {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A host's journal.
+#[derive(Debug)]
+pub struct JournalFile {
+    path: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    records: Vec<Record>,
+    broken: bool,
+}
+
+impl JournalFile {
+    /// Opens the journal at `path`, or makes it. A torn append is cut off.
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        let failed = |verb| move |source| JournalError::Io { verb, path: path.to_owned(), source };
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("open"))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed("read"))?;
+        let (records, whole) =
+            decode(&bytes).map_err(|damaged| JournalError::Damaged { path: path.to_owned(), damaged })?;
+        if whole < bytes.len() {
+            tracing::warn!(path = %path.display(), "a torn last record was cut off");
+            file.set_len(whole as u64).map_err(failed("cut"))?;
+        }
+        file.sync_all().map_err(failed("sync"))?;
+        if let Some(folder) = path.parent() {
+            fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed("sync the folder of"))?;
+        }
+        Ok(Self { path: path.to_owned(), inner: Mutex::new(Inner { file, records, broken: false }) })
+    }
+
+    /// Appends a record; it is durable when this returns. Blocks for as long as the disk takes.
+    pub fn append(&self, record: Record) -> Result<(), JournalError> {
+        let mut inner = self.lock();
+        if inner.broken {
+            return Err(JournalError::Broken { path: self.path.clone() });
+        }
+        let line = encode(&record);
+        let written = inner.file.write_all(&line).and_then(|()| inner.file.sync_data());
+        if let Err(source) = written {
+            inner.broken = true;
+            return Err(JournalError::Io { verb: "append to", path: self.path.clone(), source });
+        }
+        inner.records.push(record);
+        Ok(())
+    }
+
+    /// The last promise of a migration.
+    pub fn last_step(&self, migration: &str) -> Option<Step> {
+        last_step(&self.lock().records, migration)
+    }
+
+    /// Whether this host, as a destination, has taken the guest.
+    pub fn verdict(&self, migration: &str) -> Option<bool> {
+        verdict(&self.lock().records, migration)
+    }
+
+    /// All records, oldest first.
+    pub fn records(&self) -> Vec<Record> {
+        self.lock().records.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nothing panics while it holds the journal")
+    }
+}
+
+/// The time of a record.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: Step) -> Record {
+        Record {
+            migration: "m".into(),
+            guest: "g".into(),
+            generation: 1,
+            peer: "p".into(),
+            step,
+            unix_ms: unix_ms(),
+        }
+    }
+
+    #[test]
+    fn a_journal_is_read_again_and_goes_on_after_a_torn_append() {
+        let path = std::env::temp_dir().join(format!("journal-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let journal = JournalFile::open(&path).unwrap();
+        journal.append(record(Step::Begun)).unwrap();
+        journal.append(record(Step::Releasing)).unwrap();
+        drop(journal);
+        let torn = fs::metadata(&path).unwrap().len() - 3;
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(torn).unwrap();
+        let journal = JournalFile::open(&path).unwrap();
+        assert_eq!(journal.last_step("m"), Some(Step::Begun));
+        journal.append(record(Step::Taken)).unwrap();
+        drop(journal);
+        let journal = JournalFile::open(&path).unwrap();
+        assert_eq!((journal.records().len(), journal.verdict("m")), (2, Some(true)));
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_journal_is_refused_with_its_line() {
+        let path = std::env::temp_dir().join(format!("journal-bad-{}", std::process::id()));
+        fs::write(&path, "00000000 {}\nmore\n").unwrap();
+        let error = JournalFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_not_promised() {
+        let full = JournalFile {
+            path: "/dev/full".into(),
+            inner: Mutex::new(Inner {
+                file: OpenOptions::new().append(true).open("/dev/full").unwrap(),
+                records: Vec::new(),
+                broken: false,
+            }),
+        };
+        assert!(matches!(full.append(record(Step::Taken)), Err(JournalError::Io { .. })));
+        assert_eq!(full.verdict("m"), None);
+        assert!(matches!(full.append(record(Step::Taken)), Err(JournalError::Broken { .. })));
+    }
+}

@@ -1,0 +1,165 @@
+//! When to pause the guest: how long it would stand still if it were paused now, and whether that is short enough.
+//!
+//! ```text
+//! blackout = round trips of the handover + the longer of { last deltas + stale digests, last memory }
+//! ```
+//!
+//! Disks and memory go over side by side and share the link, so their bytes add up; the digests are hashed meanwhile.
+//! QEMU alone decides when it is through with the memory, and a limit on its downtime does not hold it back. What does
+//! is not to read what it writes: the gate of the memory's channel is shut while the disks are too far behind.
+//!
+//! All thresholds are times (M6).
+
+use std::time::Duration;
+
+/// What both hosts hash in a second, cold cache included: a low guess, for a long blackout is worse than a late one.
+const HASHED_BYTES_PER_S: u64 = 400 << 20;
+
+/// A leaf of a disk, the unit in which digests are compared.
+const LEAF_BYTES: u64 = 64 << 10;
+
+/// Round trips of a handover: the last memory and the answer that it is there; *take* and *running*.
+const ROUND_TRIPS: u32 = 2;
+
+/// What QEMU and the two kernels take besides: pausing, loading the devices, promoting, going on.
+const FIXED: Duration = Duration::from_millis(60);
+
+/// What is known at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// What the destination lacks of all disks, in bytes as they would be sent.
+    pub disk_left_bytes: u64,
+    /// Leaves to hash at the seal.
+    pub stale_leaves: u64,
+    /// Memory that QEMU still has to send, in bytes as they would be sent.
+    pub ram_left_bytes: u64,
+    /// Bytes that channels hold and the link has not taken.
+    pub unsent_bytes: u64,
+    /// What arrives; 0: not known yet.
+    pub goodput_bytes_per_s: u64,
+    /// Round trip.
+    pub rtt: Duration,
+}
+
+/// How long the guest would stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// Until the disks are sealed.
+    pub disks: Duration,
+    /// Until the bytes of disks and memory have been sent.
+    pub bytes: Duration,
+    /// The handover's round trips, and what it takes besides.
+    pub handover: Duration,
+}
+
+impl Prediction {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.disks.max(self.bytes) + self.handover
+    }
+}
+
+/// How long the guest would stand still if it were paused now; none while the link's goodput is not known.
+pub fn predict(sample: &Sample) -> Option<Prediction> {
+    let goodput = sample.goodput_bytes_per_s;
+    if goodput == 0 {
+        return None;
+    }
+    let disk_bytes = time_of(sample.disk_left_bytes + sample.unsent_bytes, goodput);
+    let hashing = time_of(sample.stale_leaves * LEAF_BYTES, HASHED_BYTES_PER_S);
+    Some(Prediction {
+        disks: disk_bytes + hashing,
+        bytes: time_of(sample.disk_left_bytes + sample.ram_left_bytes + sample.unsent_bytes, goodput),
+        handover: sample.rtt * ROUND_TRIPS + FIXED,
+    })
+}
+
+/// True when what is left of the disks takes no longer than `limit`: time to start with the memory.
+pub fn disks_nearly_done(sample: &Sample, limit: Duration) -> bool {
+    sample.disk_left_bytes == 0
+        || (sample.goodput_bytes_per_s > 0
+            && time_of(sample.disk_left_bytes, sample.goodput_bytes_per_s) <= limit)
+}
+
+/// True while QEMU may go on sending memory, and with it come to the point where it pauses the guest.
+///
+/// Shut when the memory is nearly through (it would take less than half of `max_downtime`) and the disks are not.
+pub fn ram_may_flow(sample: &Sample, max_downtime: Duration) -> bool {
+    let Some(prediction) = predict(sample) else { return true };
+    let budget = (max_downtime / 2).max(Duration::from_millis(50));
+    let ram = time_of(sample.ram_left_bytes, sample.goodput_bytes_per_s);
+    prediction.disks <= budget || ram > budget
+}
+
+/// What QEMU is told as its downtime limit: what is left for the memory when the handover has had its share.
+pub fn ram_downtime_limit(rtt: Duration, max_downtime: Duration) -> Duration {
+    let left = max_downtime.saturating_sub(rtt * ROUND_TRIPS + FIXED);
+    (left / 2).max(Duration::from_millis(20))
+}
+
+fn time_of(bytes: u64, bytes_per_s: u64) -> Duration {
+    Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn wan(disk_left_bytes: u64, ram_left_bytes: u64) -> Sample {
+        Sample {
+            disk_left_bytes,
+            ram_left_bytes,
+            goodput_bytes_per_s: 2_500_000,
+            rtt: 100 * MS,
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn bytes_of_disk_and_memory_share_the_link_and_round_trips_come_on_top() {
+        let prediction = predict(&wan(250_000, 500_000)).unwrap();
+        assert_eq!(prediction.disks, 100 * MS);
+        assert_eq!(prediction.bytes, 300 * MS);
+        assert_eq!(prediction.total(), 300 * MS + 200 * MS + FIXED);
+        assert_eq!(predict(&Sample::default()), None);
+    }
+
+    #[test]
+    fn what_a_channel_holds_counts_as_blackout() {
+        let held = Sample { unsent_bytes: 2_500_000, ..wan(0, 0) };
+        assert_eq!(predict(&held).unwrap().bytes, 1000 * MS);
+    }
+
+    #[test]
+    fn stale_leaves_take_the_time_of_hashing_them() {
+        let stale = Sample { stale_leaves: (HASHED_BYTES_PER_S / LEAF_BYTES) / 2, ..wan(0, 0) };
+        assert_eq!(predict(&stale).unwrap().disks, 500 * MS);
+    }
+
+    #[test]
+    fn memory_starts_when_the_disks_fit_the_time_that_was_set() {
+        assert!(disks_nearly_done(&wan(5_000_000, 0), 2000 * MS));
+        assert!(!disks_nearly_done(&wan(5_000_001, 0), 2000 * MS));
+        assert!(disks_nearly_done(&Sample::default(), Duration::ZERO), "nothing is left");
+        let unknown = Sample { disk_left_bytes: 1, ..Sample::default() };
+        assert!(!disks_nearly_done(&unknown, 2000 * MS), "with an unknown link nothing fits");
+    }
+
+    #[test]
+    fn the_gate_is_shut_only_when_memory_is_nearly_through_and_the_disks_are_not() {
+        let limit = 1000 * MS;
+        assert!(ram_may_flow(&wan(0, 0), limit));
+        assert!(ram_may_flow(&wan(10_000_000, 10_000_000), limit), "memory has far to go");
+        assert!(!ram_may_flow(&wan(10_000_000, 100_000), limit));
+        assert!(ram_may_flow(&wan(1_000_000, 100_000), limit), "0.4 s of disk fit");
+        assert!(ram_may_flow(&Sample { disk_left_bytes: 1, ..Sample::default() }, limit), "nothing is known");
+    }
+
+    #[test]
+    fn qemu_gets_half_of_what_the_handover_leaves_and_never_nothing() {
+        assert_eq!(ram_downtime_limit(100 * MS, 1000 * MS), 370 * MS);
+        assert_eq!(ram_downtime_limit(2000 * MS, 1000 * MS), 20 * MS);
+    }
+}
