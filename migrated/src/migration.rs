@@ -86,8 +86,8 @@ pub const PLAN: [Planned; 19] = [
     planned(Phase::StopAndCopy, Op::Seal, &[]),
     planned(Phase::StopAndCopy, Op::FinishRam, &[]),
     planned(Phase::StopAndCopy, Op::AwaitLoaded, &[]),
-    planned(Phase::StopAndCopy, Op::Release, &[Op::SwitchPath, Op::Seal, Op::FinishRam, Op::AwaitLoaded]),
-    planned(Phase::Commitment, Op::HandOver, &[]),
+    planned(Phase::Commitment, Op::Release, &[]),
+    planned(Phase::Commitment, Op::HandOver, &[Op::Release]),
     planned(Phase::InDoubt, Op::AskVerdict, &[]),
     planned(Phase::Resume, Op::AwaitRunning, &[]),
     planned(Phase::Resume, Op::Fence, &[]),
@@ -109,7 +109,7 @@ pub enum Event {
     Failed(Op, String),
     /// Something else failed: a process, the link, the peer.
     Broken(String),
-    /// Somebody wants it to end. The answer is [`Migration::cancel`]'s.
+    /// Somebody wants it to end. Nothing comes of it once *releasing* is journalled.
     Cancelled,
     /// What is left of the disks fits the time that was set.
     DisksNearlyDone,
@@ -181,38 +181,26 @@ impl Migration {
         &self.reasons
     }
 
-    /// Accepts a cancellation, or says why it comes too late (M5).
-    pub fn cancel(&mut self, now: Duration) -> Result<(), String> {
-        if self.cancelled {
-            return Ok(());
-        }
-        if !self.phase.row().cancellable || self.begun.contains(&Op::Release) {
-            return Err(format!(
-                "it is too late to cancel: the migration is in phase {}, and the destination may have the guest",
-                self.phase.name()
-            ));
-        }
-        self.handle(Event::Cancelled, now);
-        Ok(())
-    }
-
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event, now: Duration) {
         match event {
             Event::Finished(op) => self.handle_finished(op, now),
             Event::Failed(op, reason) if self.begun.contains(&op) => {
                 self.handle_failure(reason, now);
-                if self.phase.row().on_failure == OnFailure::GoOn {
+                if self.on_failure() == OnFailure::GoOn {
                     self.handle_finished(op, now);
                 }
             }
             // Of an operation that was stopped.
             Event::Failed(..) => {}
             Event::Broken(reason) => self.handle_failure(reason, now),
-            Event::Cancelled => {
+            Event::Cancelled
+                if self.on_failure() == OnFailure::RollBack && self.phase != Phase::RollingBack =>
+            {
                 self.cancelled = true;
                 self.handle_failure("it was cancelled".to_owned(), now);
             }
+            Event::Cancelled => {}
             Event::DisksNearlyDone => {
                 self.disks_nearly_done = true;
                 self.leave_if_done(now);
@@ -244,7 +232,7 @@ impl Migration {
                 waiting.join(", ")
             );
             self.handle_failure(reason, now);
-            if self.phase.row().on_failure == OnFailure::GoOn {
+            if self.on_failure() == OnFailure::GoOn {
                 self.leave(now);
             }
         }
@@ -278,8 +266,16 @@ impl Migration {
         }
     }
 
+    /// What a failure leads to now: in commitment back to the source, as long as *releasing* is not journalled (M2).
+    fn on_failure(&self) -> OnFailure {
+        match self.phase {
+            Phase::Commitment if !self.finished.contains(&Op::Release) => OnFailure::RollBack,
+            phase => phase.row().on_failure,
+        }
+    }
+
     fn handle_failure(&mut self, reason: String, now: Duration) {
-        match self.phase.row().on_failure {
+        match self.on_failure() {
             OnFailure::Stay => {}
             OnFailure::RollBack if self.phase == Phase::RollingBack => self.reasons.push(reason),
             OnFailure::RollBack => {
@@ -325,6 +321,8 @@ impl Migration {
         if self.begun.difference(&self.finished).next().is_some() {
             self.actions.push_back(Action::StopAll);
         }
+        // What was not started yet is not started any more.
+        self.actions.retain(|action| !matches!(action, Action::Start(_)));
         (self.phase, self.entered) = (phase, now);
         self.begun.clear();
         self.finished.clear();

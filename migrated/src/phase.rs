@@ -70,7 +70,7 @@ pub struct Row {
     pub deadline: Option<Duration>,
     /// Whether the guest stands still in it.
     pub paused: bool,
-    /// Whether `cancel` is accepted in it (M5).
+    /// Whether `cancel` is accepted in it (M5). A phase where it is not is only entered if none was accepted before.
     pub cancellable: bool,
     /// What a failure leads to.
     pub on_failure: OnFailure,
@@ -86,7 +86,15 @@ pub const TABLE: [Row; 13] = [
     row(Phase::Bulk, "bulk", None, false, true, OnFailure::RollBack, &[Phase::PreCopy]),
     row(Phase::PreCopy, "pre-copy", None, false, true, OnFailure::RollBack, &[Phase::StopAndCopy]),
     row(Phase::StopAndCopy, "stop-and-copy", Some(20), true, true, OnFailure::RollBack, &[Phase::Commitment]),
-    row(Phase::Commitment, "commitment", None, true, false, OnFailure::Ask, &[Phase::Resume, Phase::InDoubt]),
+    row(
+        Phase::Commitment,
+        "commitment",
+        None,
+        true,
+        false,
+        OnFailure::Ask,
+        &[Phase::Resume, Phase::InDoubt, Phase::RollingBack],
+    ),
     row(Phase::Resume, "resume", None, true, false, OnFailure::GoOn, &[Phase::Readdress]),
     row(Phase::Readdress, "readdress", Some(60), false, false, OnFailure::GoOn, &[Phase::Done]),
     row(Phase::Done, "done", None, false, false, OnFailure::Stay, &[]),
