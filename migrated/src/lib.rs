@@ -19,5 +19,6 @@ pub mod peer;
 pub mod journal;
 pub mod switchover;
 pub mod migration;
+pub mod incoming;
 
 pub mod io;
