@@ -9,6 +9,7 @@
 //! The modules are listed in the order of reading: what is described, what is asked, what is decided, what carries it,
 //! and last `io`, which is all that touches the world.
 
+pub mod quantity;
 pub mod guest;
 pub mod config;
 pub mod phase;
