@@ -9,3 +9,6 @@ pub mod site;
 pub mod api_server;
 pub mod daemon;
 pub mod api_client;
+pub mod follow;
+pub mod terminal;
+pub mod files;

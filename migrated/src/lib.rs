@@ -15,6 +15,8 @@ pub mod config;
 pub mod phase;
 pub mod report;
 pub mod status;
+pub mod progress;
+pub mod render;
 pub mod api;
 pub mod peer;
 pub mod journal;
