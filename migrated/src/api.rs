@@ -6,6 +6,9 @@
 //! ```
 //!
 //! A request is answered once and at once; whoever wants to see a migration go on asks for its status again.
+//! What the lines look like is in [`line`].
+
+pub mod line;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,9 @@
-//! The host's configuration, `/etc/migrated/config.toml`. Unknown keys are refused with line and column.
+//! The host's configuration, `/etc/migrated/config.toml`: what can be said in it, and what each value means.
+//!
+//! [`read`] makes a [`Config`] of a text, and refuses what it does not understand; where the text lies and when it is
+//! read is not its business. An example with every key is `docs/examples/site-a.toml`.
+
+mod read;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -6,6 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::read::{ConfigError, parse};
 
 /// One host.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

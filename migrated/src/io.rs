@@ -3,3 +3,12 @@
 
 pub mod peer_channel;
 pub mod journal_file;
+
+pub mod registry;
+pub mod site;
+pub mod api_server;
+pub mod daemon;
+pub mod api_client;
+pub mod follow;
+pub mod terminal;
+pub mod files;

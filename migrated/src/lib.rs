@@ -9,11 +9,14 @@
 //! The modules are listed in the order of reading: what is described, what is asked, what is decided, what carries it,
 //! and last `io`, which is all that touches the world.
 
+pub mod quantity;
 pub mod guest;
 pub mod config;
 pub mod phase;
 pub mod report;
 pub mod status;
+pub mod progress;
+pub mod render;
 pub mod api;
 pub mod peer;
 pub mod journal;

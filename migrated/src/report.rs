@@ -1,5 +1,7 @@
 //! What is kept of a migration when it has ended: as JSON beside the journal, as text for people.
 
+mod text;
+
 use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
@@ -93,6 +95,12 @@ pub struct DiskReport {
     pub delta_bytes: u64,
     /// Deltas a second, the mean over the time that they were recorded.
     pub deltas_per_s: f64,
+    /// Deltas in each step of time, from the beginning of recording (`progress::Series`).
+    #[serde(default)]
+    pub deltas_series: Vec<u64>,
+    /// Seconds that each step of `deltas_series` has.
+    #[serde(default)]
+    pub deltas_series_step_s: u64,
     /// Queued blocks that a later delta made needless.
     pub coalesced_total: u64,
     /// Leaves of 64 KiB that both hosts compared at the seal and found equal; none: it was not sealed.

@@ -60,6 +60,53 @@ pub struct Status {
     pub report: Option<Report>,
 }
 
+impl Status {
+    /// A migration that has just been asked for, as its source sees it.
+    pub fn new(id: &str, guest: &str, source: &str, destination: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            guest: guest.to_owned(),
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            incoming: false,
+            phase: Phase::PreMigration,
+            elapsed_ms: 0,
+            phase_elapsed_ms: 0,
+            disks: Vec::new(),
+            ram: RamProgress::default(),
+            link: LinkProgress::default(),
+            predicted_downtime_ms: None,
+            eta_s: None,
+            warnings: Vec::new(),
+            outcome: None,
+            reasons: Vec::new(),
+            report: None,
+        }
+    }
+
+    /// A migration that has ended, from what was kept of it.
+    pub fn of_report(report: Report) -> Self {
+        let mut status = Self::new(&report.id, &report.guest, &report.source, &report.destination);
+        status.end(report);
+        status
+    }
+
+    /// Takes over how it ended.
+    pub fn end(&mut self, report: Report) {
+        self.phase = match report.outcome {
+            Outcome::Moved => Phase::Done,
+            Outcome::Refused | Outcome::Cancelled | Outcome::RolledBack => Phase::RolledBack,
+            Outcome::InDoubt => Phase::InDoubt,
+        };
+        self.elapsed_ms = report.total_ms;
+        self.phase_elapsed_ms = 0;
+        self.eta_s = None;
+        self.outcome = Some(report.outcome);
+        self.reasons.clone_from(&report.reasons);
+        self.report = Some(report);
+    }
+}
+
 /// What is copied of a disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DiskProgress {

@@ -1,0 +1,264 @@
+//! The command line: what `migrated` can be told, and what each telling becomes.
+
+mod ask;
+mod exit;
+mod follow;
+mod send;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use migrated::quantity::{RateError, parse_rate};
+
+pub use self::exit::Exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  On both hosts, once:
+    migrated check-config /etc/migrated/config.toml
+    migrated daemon --config /etc/migrated/config.toml
+  Make two hosts known to each other: on one host, then with what it prints on the other
+    migrated pair
+    migrated pair site-a@192.0.2.1:7070/…
+  Start a guest and move it to another site, over at most 20 Mbit/s:
+    migrated run web.toml
+    migrated send --wan web site-b --bandwidth 20Mbit
+  Or in the background:
+    migrated send --wan -d web site-b
+    migrated status web --watch
+
+Exit status:
+    0  done; with `send`: the guest runs at the destination
+    1  refused, cancelled, failed or rolled back; the guest is at the source, and the reason is on stderr
+    2  the command line, the configuration or the guest's description is wrong
+    3  in doubt: nobody here knows where the guest ended; what to do is on stderr
+  130  Ctrl-C: the migration goes on in the background
+
+Environment:
+  MIGRATED_LOG   what the daemon logs, like info, debug or migrated::io=debug (default: info)
+  NOTIFY_SOCKET  set by systemd; told when the daemon serves";
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  migrated send web site-b                            in the same network: the address stays where it is
+  migrated send --wan web site-b                      to another site: tunnel and DNS follow
+  migrated send --wan web site-b --dry-run            only look whether it could be done
+  migrated send --wan -d web site-b --max-downtime 500ms
+  migrated send --wan web site-b --json | jq -c '[.phase, .eta_s]'
+
+In the foreground, progress goes to a terminal as bars, else as a line a second. Ctrl-C leaves the
+migration alone and says how to look at it and how to cancel it.
+
+Exit status: 0 moved, 1 refused, cancelled or rolled back (the guest runs at the source), 2 the command
+line is wrong, 3 in doubt, 130 left alone by Ctrl-C. With -d: 0 it was started, 1 it was refused.";
+
+/// Moves a running guest with its disks, memory and address to another host
+#[derive(Debug, Parser)]
+#[command(name = "migrated", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/migrated/api.sock")]
+    pub socket: PathBuf,
+    /// Answer as JSON on stdout, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Serve this host
+    Daemon(DaemonLine),
+    /// Say what is wrong with a configuration
+    CheckConfig {
+        /// The file
+        #[arg(value_name = "FILE", default_value = "/etc/migrated/config.toml")]
+        config: PathBuf,
+    },
+    /// Start a guest from its description
+    Run {
+        /// The description, like docs/examples/web.toml
+        #[arg(value_name = "GUEST.toml")]
+        description: PathBuf,
+        /// Go on from a state that `stop --save` wrote, instead of booting
+        #[arg(long, value_name = "FILE")]
+        restore: Option<PathBuf>,
+    },
+    /// End a guest
+    Stop {
+        /// Its name
+        guest: String,
+        /// Without asking it first
+        #[arg(long, conflicts_with = "save")]
+        now: bool,
+        /// Save its state to go on from later
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+    },
+    /// Pause a guest
+    Pause {
+        /// Its name
+        guest: String,
+    },
+    /// Let a paused guest go on
+    Resume {
+        /// Its name
+        guest: String,
+    },
+    /// List the guests of this host
+    List,
+    /// Show migrations, or one of them with its report
+    Status {
+        /// A migration's number, or a guest's name for its latest one
+        #[arg(value_name = "ID|GUEST")]
+        migration: Option<String>,
+        /// Go on showing it until it has ended
+        #[arg(long, requires = "migration")]
+        watch: bool,
+    },
+    /// Move a guest to another host
+    #[command(after_help = SEND_EXAMPLES)]
+    Send(SendLine),
+    /// Give a migration up: the guest goes on at the source
+    Cancel {
+        /// The migration's number, or its guest's name
+        #[arg(value_name = "ID|GUEST")]
+        migration: String,
+    },
+    /// List the paired hosts, with whether and how fast they answer
+    Hosts,
+    /// Pair with another host: print a one-time token, or use one
+    Pair {
+        /// What `migrated pair` printed on the other host
+        token: Option<String>,
+    },
+    /// Forget a paired host
+    Unpair {
+        /// Its name
+        host: String,
+    },
+}
+
+/// `migrated daemon …`.
+#[derive(Args, Debug)]
+pub struct DaemonLine {
+    /// The configuration, like docs/examples/site-a.toml
+    #[arg(long, value_name = "FILE", default_value = "/etc/migrated/config.toml")]
+    pub config: PathBuf,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `migrated send …`.
+#[derive(Args, Debug)]
+pub struct SendLine {
+    /// The guest's name
+    pub guest: String,
+    /// The name of a paired host
+    #[arg(value_name = "HOST")]
+    pub to: String,
+    /// To another site: its address and its name in DNS follow
+    #[arg(long)]
+    pub wan: bool,
+    /// Come back at once; `status` shows how it goes on
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Only look whether it could be done
+    #[arg(long, conflicts_with = "detach")]
+    pub dry_run: bool,
+    /// The most that all its channels may use, like 20Mbit or 2.5MB (a second)
+    #[arg(long, value_name = "RATE", value_parser = bandwidth)]
+    pub bandwidth: Option<u64>,
+    /// How long the guest may stand still, like 300ms or 2s
+    #[arg(long, value_name = "TIME", value_parser = downtime)]
+    pub max_downtime: Option<Duration>,
+}
+
+fn bandwidth(text: &str) -> Result<u64, RateError> {
+    parse_rate(text)
+}
+
+fn downtime(text: &str) -> Result<Duration, String> {
+    let time =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 300ms or 2s"))?;
+    if time < Duration::from_millis(1) || time > Duration::from_secs(3600) {
+        return Err("it must be from 1ms to 1h".to_owned());
+    }
+    Ok(time)
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    let exit = match cli.action {
+        Action::Daemon(line) => serve::daemon(&line),
+        Action::CheckConfig { config } => serve::check_config(&config, cli.json),
+        action => ask::run(&cli.socket, cli.json, action),
+    };
+    ExitCode::from(exit.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Action, Cli};
+
+    fn refused(words: &[&str]) -> String {
+        Cli::try_parse_from([&["migrated"], words].concat()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_argument_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn rates_and_times_of_send_are_read_with_their_units() {
+        let words = ["migrated", "send", "web", "b", "--bandwidth", "20Mbit", "--max-downtime", "300ms"];
+        let Action::Send(line) = Cli::try_parse_from(words).unwrap().action else { panic!("it is send") };
+        assert_eq!((line.bandwidth, line.max_downtime.unwrap().as_millis()), (Some(2_500_000), 300));
+        assert!(refused(&["send", "web", "b", "--bandwidth", "20"]).contains("has no unit"));
+        assert!(refused(&["send", "web", "b", "--bandwidth", "20Mb"]).contains("Mbit"));
+        assert!(refused(&["send", "web", "b", "--max-downtime", "2"]).contains("300ms"));
+        assert!(refused(&["send", "web", "b", "--max-downtime", "0s"]).contains("from 1ms"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for words in [
+            &["stop", "web", "--now", "--save", "f"][..],
+            &["send", "web", "b", "-d", "--dry-run"],
+            &["status", "--watch"],
+            &["send", "web"],
+            &["explode"],
+        ] {
+            refused(words);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Commands that one question to the daemon answers: asked, and shown for people or for programs.
+
+use std::path::Path;
+
+use migrated::api::{Command, GuestState, HostState};
+use migrated::guest::Guest;
+use migrated::io::api_client::{ApiClient, ApiError};
+use migrated::io::files;
+use migrated::render::{json, plain, table};
+use migrated::status::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Action, Exit, follow, send};
+
+/// Where to ask, and how to show the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking<'a> {
+    /// The daemon's socket.
+    pub socket: &'a Path,
+    /// For programs.
+    pub json: bool,
+}
+
+/// Does what needs the daemon.
+pub fn run(socket: &Path, json: bool, action: Action) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let ended = runtime.block_on(act(Asking { socket, json }, action));
+    ended.unwrap_or_else(|error| refused(json, &error))
+}
+
+async fn act(asking: Asking<'_>, action: Action) -> Result<Exit, ApiError> {
+    match action {
+        Action::Daemon(_) | Action::CheckConfig { .. } => unreachable!("they need no daemon"),
+        Action::Send(line) => return send::run(asking, line).await,
+        Action::Status { migration: Some(wanted), watch: true } => {
+            return follow::watch(asking, &wanted).await;
+        }
+        Action::Status { migration, watch: _ } => status(asking, migration).await?,
+        Action::List => {
+            asking.show(Command::List {}, |guests: &Vec<GuestState>| table::guests(guests)).await?
+        }
+        Action::Hosts => asking.show(Command::Hosts {}, |hosts: &Vec<HostState>| table::hosts(hosts)).await?,
+        Action::Run { description, restore } => return start(asking, &description, restore.as_deref()).await,
+        Action::Stop { guest, now, save } => {
+            let save = save.map(|path| files::absolute(&path)).transpose();
+            let Ok(save) = save else { return Ok(usage("--save: not a path")) };
+            asking.show_guest(Command::Stop { guest, now, save }).await?;
+        }
+        Action::Pause { guest } => asking.show_guest(Command::Pause { guest, paused: true }).await?,
+        Action::Resume { guest } => asking.show_guest(Command::Pause { guest, paused: false }).await?,
+        Action::Cancel { migration } => {
+            let accepted = |status: &Status| {
+                vec![format!(
+                    "cancel of {} accepted; guest {} goes on at {}",
+                    status.id, status.guest, status.source
+                )]
+            };
+            asking.show(Command::Cancel { migration }, accepted).await?;
+        }
+        Action::Pair { token: None } => {
+            asking.show(Command::Pair {}, |token: &String| vec![token.clone()]).await?
+        }
+        Action::Pair { token: Some(token) } => {
+            let paired = |host: &String| vec![format!("paired with {host}")];
+            asking.show(Command::PairWith { token }, paired).await?;
+        }
+        Action::Unpair { host } => {
+            let done = format!("{host} is forgotten");
+            asking.show(Command::Unpair { host }, |_: &Value| vec![done.clone()]).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn status(asking: Asking<'_>, wanted: Option<String>) -> Result<(), ApiError> {
+    let one = wanted.is_some();
+    let show = |found: &Vec<Status>| match found.as_slice() {
+        [status] if one => plain::page(status),
+        all => table::migrations(all),
+    };
+    asking.show(Command::Status { migration: wanted }, show).await
+}
+
+async fn start(asking: Asking<'_>, description: &Path, restore: Option<&Path>) -> Result<Exit, ApiError> {
+    let text = match files::text(description) {
+        Ok(text) => text,
+        Err(error) => return Ok(usage(&error.to_string())),
+    };
+    let guest: Guest = match toml::from_str(&text) {
+        Ok(guest) => guest,
+        Err(error) => {
+            return Ok(usage(&format!("{}: {}", description.display(), error.to_string().trim_end())));
+        }
+    };
+    let restore = restore.map(files::absolute).transpose();
+    let Ok(restore) = restore else { return Ok(usage("--restore: not a path")) };
+    asking.show_guest(Command::Run { guest, restore }).await?;
+    Ok(Exit::Done)
+}
+
+impl Asking<'_> {
+    /// Asks once.
+    pub async fn ask<T: DeserializeOwned>(&self, command: Command) -> Result<T, ApiError> {
+        ApiClient::connect(self.socket).await?.ask(command).await
+    }
+
+    async fn show<T: DeserializeOwned + Serialize>(
+        &self,
+        command: Command,
+        lines: impl Fn(&T) -> Vec<String>,
+    ) -> Result<(), ApiError> {
+        let answer: T = self.ask(command).await?;
+        let lines = if self.json { vec![json::line(&answer)] } else { lines(&answer) };
+        print(&lines);
+        Ok(())
+    }
+
+    async fn show_guest(&self, command: Command) -> Result<(), ApiError> {
+        self.show(command, |guest: &GuestState| table::guests(std::slice::from_ref(guest))).await
+    }
+}
+
+/// Prints for whoever reads stdout; one who has stopped reading is no reason to fail.
+pub fn print(lines: &[String]) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    for line in lines {
+        if writeln!(out, "{line}").is_err() {
+            return;
+        }
+    }
+    let _ = out.flush();
+}
+
+/// Says why not.
+pub fn refused(as_json: bool, error: &ApiError) -> Exit {
+    if let (true, ApiError::Refused(failure)) = (as_json, error) {
+        print(&[json::refusal(failure)]);
+    }
+    eprintln!("migrated: {error}");
+    if let ApiError::Refused(failure) = error
+        && !failure.hint.is_empty()
+    {
+        eprintln!("  {}", failure.hint);
+    }
+    Exit::Refused
+}
+
+fn failed(what: &str) -> Exit {
+    eprintln!("migrated: {what}");
+    Exit::Refused
+}
+
+fn usage(what: &str) -> Exit {
+    eprintln!("migrated: {what}");
+    Exit::Usage
+}

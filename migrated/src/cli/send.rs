@@ -1,0 +1,37 @@
+//! `migrated send`: asks for the migration, then stays with it or does not.
+
+use migrated::api::{Command, Send};
+use migrated::io::api_client::ApiError;
+use migrated::render::json;
+use serde_json::json;
+
+use super::ask::{Asking, print};
+use super::{Exit, SendLine, follow};
+
+/// Starts a migration; in the foreground, shows it to its end.
+pub async fn run(asking: Asking<'_>, line: SendLine) -> Result<Exit, ApiError> {
+    let detach = line.detach;
+    let id: String = asking.ask(Command::Send(meant(line))).await?;
+    if !detach {
+        return Ok(follow::to_the_end(asking, &id).await);
+    }
+    match asking.json {
+        true => print(&[json::line(&json!({ "migration": id }))]),
+        false => print(&[id]),
+    }
+    Ok(Exit::Done)
+}
+
+/// What was typed, as what is asked of the daemon.
+fn meant(line: SendLine) -> Send {
+    let max_downtime_ms =
+        line.max_downtime.map(|time| u64::try_from(time.as_millis()).expect("an hour at most"));
+    Send {
+        guest: line.guest,
+        to: line.to,
+        wan: line.wan,
+        dry_run: line.dry_run,
+        bandwidth_bytes_per_s: line.bandwidth,
+        max_downtime_ms,
+    }
+}

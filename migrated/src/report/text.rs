@@ -1,0 +1,213 @@
+//! The report as text: what happened, how long it took, what went over.
+
+use super::{DiskReport, LinkReport, RamReport, Report};
+use crate::quantity::{rate, size, time};
+use crate::status::Outcome;
+
+impl Report {
+    /// The report for people, line by line.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.headline()];
+        lines.extend(self.reasons.iter().map(|reason| entry("reason", reason)));
+        lines.push(entry("total", &time(self.total_ms)));
+        lines.push(entry("downtime", &self.downtime()));
+        for (phase, ms) in &self.phases {
+            lines.push(entry(&format!("  {}", phase.name()), &time(*ms)));
+        }
+        lines.extend(self.disks.iter().flat_map(of_disk));
+        lines.push(entry("memory", &of_ram(&self.ram)));
+        lines.push(entry("link", &of_link(&self.link)));
+        if !self.events.is_empty() {
+            lines.push("events".to_owned());
+            lines.extend(self.events.iter().map(|(ms, what)| format!("  {:>12}  {what}", time(*ms))));
+        }
+        lines
+    }
+
+    fn headline(&self) -> String {
+        let Self { id, guest, source, destination, .. } = self;
+        match self.outcome {
+            Outcome::Moved => format!("{guest} moved from {source} to {destination} ({id})"),
+            Outcome::Refused => {
+                format!("{guest} was not moved to {destination}: refused; it is at {source} ({id})")
+            }
+            Outcome::Cancelled => {
+                format!("{guest} was not moved to {destination}: cancelled; it is at {source} ({id})")
+            }
+            Outcome::RolledBack => {
+                format!("{guest} was not moved to {destination}: rolled back; it is at {source} ({id})")
+            }
+            Outcome::InDoubt => {
+                format!(
+                    "{guest} stands still: in doubt whether {destination} has taken it from {source} ({id})"
+                )
+            }
+        }
+    }
+
+    fn downtime(&self) -> String {
+        let Some(ms) = self.downtime_ms else { return "none: it was never paused".to_owned() };
+        let predicted = match self.predicted_downtime_ms {
+            Some(predicted) => format!(", predicted {}", time(predicted)),
+            None => String::new(),
+        };
+        let trips = self.blackout_round_trips;
+        format!("{} ± {}{predicted}; {trips} round trips", time(ms), time(self.downtime_error_ms))
+    }
+}
+
+fn of_disk(disk: &DiskReport) -> Vec<String> {
+    let (raw, sent) = (size(disk.raw_bytes), size(disk.sent_bytes));
+    let copied =
+        format!("{}; {raw} sent as {sent}{}", size(disk.size_bytes), ratio(disk.raw_bytes, disk.sent_bytes));
+    let mut deltas = format!(
+        "{}, {}, {:.1} a second, {} coalesced",
+        disk.deltas_total,
+        size(disk.delta_bytes),
+        disk.deltas_per_s,
+        disk.coalesced_total
+    );
+    if let Some(most) = disk.deltas_series.iter().max().filter(|_| disk.deltas_series_step_s > 0) {
+        deltas += &format!(", at most {:.1} a second", *most as f64 / disk.deltas_series_step_s as f64);
+    }
+    let seal = match disk.verified_leaves {
+        Some(leaves) => format!("{leaves} leaves of 64 KiB equal at both hosts; {}", time(disk.seal_ms)),
+        None => "not sealed".to_owned(),
+    };
+    vec![entry(&format!("disk {}", disk.id), &copied), entry("  deltas", &deltas), entry("  verified", &seal)]
+}
+
+fn of_ram(ram: &RamReport) -> String {
+    format!(
+        "{}; {} sent as {}{}, {} passes; last pass {} in {}",
+        size(ram.total_bytes),
+        size(ram.raw_bytes),
+        size(ram.sent_bytes),
+        ratio(ram.raw_bytes, ram.sent_bytes),
+        ram.passes,
+        size(ram.final_pass_bytes),
+        time(ram.final_pass_ms)
+    )
+}
+
+fn of_link(link: &LinkReport) -> String {
+    let control = if link.congestion_control.is_empty() { "none" } else { &link.congestion_control };
+    format!(
+        "{} sent, {} received; best {}, round trip {} at least, {control}",
+        size(link.sent_bytes),
+        size(link.received_bytes),
+        rate(link.goodput_bytes_per_s),
+        time(link.rtt_min_us / 1000)
+    )
+}
+
+/// How much smaller it went over the wire.
+fn ratio(raw: u64, sent: u64) -> String {
+    if raw == 0 || sent == 0 {
+        return String::new();
+    }
+    format!(" ({:.2} : 1)", raw as f64 / sent as f64)
+}
+
+fn entry(head: &str, words: &str) -> String {
+    format!("{head:<17}  {words}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::phase::Phase;
+
+    fn report() -> Report {
+        Report {
+            id: "0e2f9a61".into(),
+            guest: "web".into(),
+            source: "site-a".into(),
+            destination: "site-b".into(),
+            outcome: Outcome::Moved,
+            reasons: Vec::new(),
+            started_unix_s: 1_700_000_000,
+            total_ms: 65_000,
+            phases: vec![(Phase::Bulk, 60_000), (Phase::StopAndCopy, 280)],
+            events: vec![(0, "asked for".into()), (64_700, "paused".into())],
+            downtime_ms: Some(412),
+            downtime_error_ms: 50,
+            predicted_downtime_ms: Some(390),
+            blackout_round_trips: 3,
+            link: LinkReport {
+                sent_bytes: 150 << 20,
+                received_bytes: 1 << 20,
+                rtt_min_us: 100_100,
+                goodput_bytes_per_s: 2_450_000,
+                congestion_control: "bbr".into(),
+            },
+            ram: RamReport {
+                total_bytes: 512 << 20,
+                raw_bytes: 128 << 20,
+                sent_bytes: 32 << 20,
+                passes: 4,
+                final_pass_bytes: 1 << 20,
+                final_pass_ms: 120,
+            },
+            disks: vec![DiskReport {
+                id: "root".into(),
+                size_bytes: 1 << 30,
+                raw_bytes: 300 << 20,
+                sent_bytes: 100 << 20,
+                deltas_total: 1200,
+                delta_bytes: 5 << 20,
+                deltas_per_s: 20.0,
+                deltas_series: vec![10, 50],
+                deltas_series_step_s: 2,
+                coalesced_total: 7,
+                verified_leaves: Some(16_384),
+                seal_ms: 80,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_report_of_a_guest_that_moved() {
+        assert_eq!(
+            report().lines(),
+            [
+                "web moved from site-a to site-b (0e2f9a61)",
+                "total              1 min 05 s",
+                "downtime           412 ms ± 50 ms, predicted 390 ms; 3 round trips",
+                "  bulk             1 min 00 s",
+                "  stop-and-copy    280 ms",
+                "disk root          1.0 GiB; 300.0 MiB sent as 100.0 MiB (3.00 : 1)",
+                "  deltas           1200, 5.0 MiB, 20.0 a second, 7 coalesced, at most 25.0 a second",
+                "  verified         16384 leaves of 64 KiB equal at both hosts; 80 ms",
+                "memory             512.0 MiB; 128.0 MiB sent as 32.0 MiB (4.00 : 1), 4 passes; last pass 1.0 MiB in 120 ms",
+                "link               150.0 MiB sent, 1.0 MiB received; best 19.6 Mbit/s, round trip 100 ms at least, bbr",
+                "events",
+                "          0 ms  asked for",
+                "    1 min 04 s  paused",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_report_of_a_guest_that_stayed_says_why_and_where_it_is() {
+        let mut report = report();
+        report.outcome = Outcome::RolledBack;
+        report.reasons = vec!["site-b has 100 MiB of room, and the disk needs 1 GiB; free some".into()];
+        report.downtime_ms = None;
+        report.disks[0].verified_leaves = None;
+        let lines = report.lines();
+        assert_eq!(lines[0], "web was not moved to site-b: rolled back; it is at site-a (0e2f9a61)");
+        assert_eq!(
+            lines[1],
+            "reason             site-b has 100 MiB of room, and the disk needs 1 GiB; free some"
+        );
+        assert_eq!(lines[3], "downtime           none: it was never paused");
+        assert!(lines.contains(&"  verified         not sealed".to_owned()), "{lines:?}");
+    }
+
+    #[test]
+    fn the_report_is_kept_as_json_and_read_again() {
+        let text = serde_json::to_string(&report()).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report());
+    }
+}
