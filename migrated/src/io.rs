@@ -3,3 +3,4 @@
 
 pub mod peer_channel;
 pub mod journal_file;
+pub mod qmp;

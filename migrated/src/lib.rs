@@ -10,6 +10,8 @@
 //! and last `io`, which is all that touches the world.
 
 pub mod guest;
+pub mod qemu;
+pub mod qmp;
 pub mod config;
 pub mod phase;
 pub mod report;
