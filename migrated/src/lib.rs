@@ -11,6 +11,8 @@
 
 pub mod quantity;
 pub mod guest;
+pub mod qemu;
+pub mod qmp;
 pub mod config;
 pub mod phase;
 pub mod report;
