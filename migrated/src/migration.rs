@@ -16,8 +16,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::phase::{OnFailure, Phase};
-use crate::status::Outcome;
+use crate::phase::{OnFailure, Outcome, Phase};
 
 /// One thing that is done to the world; `io::source` knows how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -46,6 +46,22 @@ pub enum Phase {
     InDoubt,
 }
 
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The guest is at the destination.
+    Moved,
+    /// It never began; the guest was not touched.
+    Refused,
+    /// It was cancelled; the guest is at the source.
+    Cancelled,
+    /// It failed; the guest is at the source.
+    RolledBack,
+    /// Nobody knows yet whether the destination has taken the guest; it stands still.
+    InDoubt,
+}
+
 /// What a failure in a phase leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {

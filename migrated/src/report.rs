@@ -4,8 +4,7 @@ mod text;
 
 use serde::{Deserialize, Serialize};
 
-use crate::phase::Phase;
-use crate::status::Outcome;
+use crate::phase::{Outcome, Phase};
 
 /// The report of one migration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -2,24 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::phase::Phase;
-use crate::report::Report;
-
-/// How a migration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The guest is at the destination.
-    Moved,
-    /// It never began; the guest was not touched.
-    Refused,
-    /// It was cancelled; the guest is at the source.
-    Cancelled,
-    /// It failed; the guest is at the source.
-    RolledBack,
-    /// Nobody knows yet whether the destination has taken the guest; it stands still.
-    InDoubt,
-}
+use crate::phase::{Outcome, Phase};
+use crate::report::{LinkReport, RamReport, Report};
 
 /// One migration at one moment, as seen from one of its two hosts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +73,29 @@ impl Status {
         let mut status = Self::new(&report.id, &report.guest, &report.source, &report.destination);
         status.end(report);
         status
+    }
+
+    /// A report with nothing but what is known here: the other host has the whole account.
+    pub fn to_report(&self, outcome: Outcome, reasons: Vec<String>, started_unix_s: u64) -> Report {
+        Report {
+            id: self.id.clone(),
+            guest: self.guest.clone(),
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            outcome,
+            reasons,
+            started_unix_s,
+            total_ms: self.elapsed_ms,
+            phases: Vec::new(),
+            events: Vec::new(),
+            downtime_ms: None,
+            downtime_error_ms: 0,
+            predicted_downtime_ms: self.predicted_downtime_ms,
+            blackout_round_trips: 0,
+            link: LinkReport::default(),
+            ram: RamReport::default(),
+            disks: Vec::new(),
+        }
     }
 
     /// Takes over how it ended.

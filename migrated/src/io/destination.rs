@@ -32,8 +32,9 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::link::Label;
 use crate::peer::{Answer, Call, Notice, Request};
-use crate::phase::Phase;
-use crate::status::{Outcome, Status};
+use crate::phase::{Outcome, Phase};
+use crate::report::Report;
+use crate::status::Status;
 
 use self::arrival::Arrival;
 
@@ -189,7 +190,11 @@ impl Visit {
             Label::Ram(_) => {
                 let socket = incoming_socket(&arrival.machine);
                 let stream = UnixStream::connect(&socket).await.context("QEMU does not take the memory")?;
-                self.relays.spawn(receive(channel, stream));
+                self.relays.spawn(async move {
+                    if let Err(error) = receive(channel, stream).await {
+                        tracing::debug!(%error, "the memory's stream ended");
+                    }
+                });
             }
             Label::Control => bail!("a second control channel"),
         }
@@ -257,7 +262,7 @@ impl Visit {
         let _ = self.writer.notice(Notice::Running {}).await;
         let _ = arrival.handle.enter(Phase::Readdress);
         self.relays.abort_all();
-        if let Err(error) = arrival.settle() {
+        if let Err(error) = arrival.settle().await {
             tracing::error!(guest = arrival.reserve.guest.name, "cannot write down that the guest is here: {error:#}");
         }
     }
@@ -294,7 +299,7 @@ impl Visit {
         } else if let Some(arrival) = self.arrival.take() {
             let status = arrival.handle.status();
             arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
-            self.site.release(&arrival.reserve.migration);
+            self.site.refresh_reservations();
             let done = tokio::task::block_in_place(|| self.site.journal.append(arrival.record(Step::Done)));
             if let Err(error) = done {
                 tracing::error!(migration = arrival.reserve.migration, "{error}");
@@ -329,6 +334,6 @@ async fn loaded(machine: &Machine) -> Result<()> {
 }
 
 /// What this host keeps of a migration whose source has the whole account.
-fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> crate::report::Report {
-    crate::report::Report::of_status(status, outcome, reasons)
+fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> Report {
+    status.to_report(outcome, reasons, unix_ms() / 1000 - status.elapsed_ms / 1000)
 }

@@ -1,18 +1,25 @@
-//! One host as its daemon's parts share it: its configuration, its guests, its migrations.
+//! One host as its daemon's parts share it: configuration, guests, migrations, journal, peers, promises of room.
 //!
 //! Knows nothing of those who use it: the API's answers, the two ends of a migration.
 
-use std::io;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER;
+use ring::rand::{SecureRandom, SystemRandom};
+use tunnel::Tunnel;
 
 use crate::config::Config;
+use crate::host::{Reservation, Reservations};
+use crate::io::host::{image_bytes, resident_mib};
+use crate::io::journal_file::JournalFile;
+use crate::io::link::LinkConfig;
+use crate::io::machine::Machine;
 use crate::io::registry::{Guests, Migrations};
 
-/// A guest's machine. Its place is held until the one that drives QEMU is here.
-#[derive(Clone, Debug)]
-pub struct Machine;
-
 /// One host.
-#[derive(Debug)]
 pub struct Site {
     /// As it is configured.
     pub config: Config,
@@ -20,13 +27,144 @@ pub struct Site {
     pub guests: Guests<Machine>,
     /// Its migrations, at either end.
     pub migrations: Migrations,
+    /// What it has promised to other hosts.
+    pub journal: JournalFile,
+    /// Its key, its peers, and how it reaches them.
+    pub link: LinkConfig,
+    reservations: Mutex<Reservations>,
+    /// Addresses of the pool that guests have.
+    addresses: Mutex<BTreeMap<Ipv4Addr, String>>,
+    /// Tunnels of moves that have ended, by guest: old connections still go through them.
+    paths: tokio::sync::Mutex<BTreeMap<String, Vec<Tunnel>>>,
 }
 
 impl Site {
     /// The host, with what is kept below its `state_dir`. To be opened by the one daemon that holds its lock.
-    pub fn open(config: Config) -> io::Result<Self> {
-        let guests = Guests::load(&config.state_dir)?;
-        let migrations = Migrations::load(&config.state_dir)?;
-        Ok(Self { config, guests, migrations })
+    pub fn open(config: Config) -> Result<Self> {
+        let state = &config.state_dir;
+        let guests = Guests::load(state).context("cannot read the guests in state_dir")?;
+        let migrations = Migrations::load(state).context("cannot read the reports in state_dir")?;
+        let journal = JournalFile::open(&state.join("journal"))?;
+        let link = LinkConfig::load(&config)?;
+        Ok(Self {
+            config,
+            guests,
+            migrations,
+            journal,
+            link,
+            reservations: Mutex::default(),
+            addresses: Mutex::default(),
+            paths: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// A number for a migration that no other has.
+    pub fn new_id(&self) -> String {
+        let mut bytes = [0; 4];
+        SystemRandom::new().fill(&mut bytes).expect("the system has random numbers");
+        HEXLOWER.encode(&bytes)
+    }
+
+    /// How a migration with this limit makes its link.
+    pub fn link_config(&self, bandwidth_bytes_per_s: Option<u64>) -> LinkConfig {
+        LinkConfig { bandwidth_bytes_per_s, ..self.link.clone() }
+    }
+
+    /// The bridge of this host that a description means by `name`.
+    pub fn bridge(&self, name: &str) -> Result<String> {
+        let here = self.config.bridges.get(name);
+        here.cloned().with_context(|| format!("[bridges] in this host's configuration has no {name:?}"))
+    }
+
+    /// Moves of a guest so far.
+    pub fn generation_of(&self, guest: &str) -> u64 {
+        self.guests.find(guest).map_or(0, |known| known.record.generation)
+    }
+
+    /// Whether the guest of a migration that was taken is up here.
+    pub fn is_up(&self, migration: &str) -> bool {
+        let records = self.journal.records();
+        let guest = records.iter().rev().find(|record| record.migration == migration).map(|record| &record.guest);
+        guest.is_some_and(|guest| self.guests.find(guest).is_ok_and(|known| known.machine.is_some()))
+    }
+
+    /// All promises of room. Held for a look or a change.
+    pub fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a guest's promise of room back.
+    pub fn release(&self, guest: &str) {
+        self.reservations().release(guest);
+        self.lock_addresses().retain(|_, holder| holder != guest);
+    }
+
+    /// Brings the promises up to date with the guests that run.
+    pub fn refresh_reservations(&self) {
+        let known = self.guests.list();
+        let mut promised = self.reservations();
+        for guest in known {
+            let name = &guest.record.guest.name;
+            match (&guest.machine, &guest.task) {
+                (Some(machine), _) => {
+                    let fresh = self.reservation_of(machine);
+                    promised.release(name);
+                    // There is none any more.
+                    let _ = promised.reserve(name, fresh);
+                }
+                (None, None) => drop(promised.release(name)),
+                (None, Some(_)) => {}
+            }
+        }
+    }
+
+    fn reservation_of(&self, machine: &Machine) -> Reservation {
+        let guest = machine.guest();
+        let to_grow = |disk| image_bytes(&self.config, disk).map_or(0, |(size, used)| size.saturating_sub(used));
+        Reservation {
+            holder: "it runs here".to_owned(),
+            memory_mib: guest.memory_mib,
+            memory_used_mib: resident_mib(machine.pid()).min(guest.memory_mib),
+            disk_bytes: guest.disks.iter().filter(|disk| !disk.shared).map(to_grow).sum(),
+        }
+    }
+
+    /// An address of the pool that nobody has, for a guest.
+    pub fn keep_address(&self, guest: &str) -> Option<Ipv4Addr> {
+        let mut held = self.lock_addresses();
+        let pool = self.config.network.iter().flat_map(|network| &network.pool);
+        let free = pool.copied().find(|address| !held.contains_key(address))?;
+        held.insert(free, guest.to_owned());
+        Some(free)
+    }
+
+    fn lock_addresses(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, String>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.
+    pub async fn leave_old_paths(&self, guest: &str) -> Result<()> {
+        for tunnel in self.paths.lock().await.get(guest).into_iter().flatten() {
+            tunnel.switch_back().await?;
+        }
+        Ok(())
+    }
+
+    /// Turns them on again: it does not move after all.
+    pub async fn resume_old_paths(&self, guest: &str) -> Result<()> {
+        for tunnel in self.paths.lock().await.get(guest).into_iter().flatten() {
+            tunnel.switch().await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the tunnels of a move that has ended, and removes those of earlier ones.
+    pub async fn keep_paths(&self, guest: &str, tunnels: Vec<Tunnel>) {
+        let earlier = self.paths.lock().await.insert(guest.to_owned(), tunnels);
+        for tunnel in earlier.into_iter().flatten() {
+            if let Err(error) = tunnel.remove().await {
+                tracing::warn!(guest, "cannot remove the tunnel of an earlier move: {error:#}");
+            }
+        }
     }
 }

@@ -34,8 +34,8 @@ use crate::io::registry::{Claim, Task};
 use crate::io::site::Site;
 use crate::journal::Step;
 use crate::migration::{Action, Event, Migration, Op};
-use crate::phase::Phase;
-use crate::status::{Outcome, Status};
+use crate::phase::{Outcome, Phase};
+use crate::status::Status;
 
 use self::account::Account;
 use self::context::{Context, Heard, Options};
@@ -47,8 +47,11 @@ const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Begins to move a guest, and answers the migration's number. A dry run ends before anything is started.
 pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
-    let peer = site.peers.find(&send.to)?;
-    if peer.name == site.config.name || site.peers.is_own(&peer) {
+    let peer = site.link.peers.by_name(&send.to).ok_or_else(|| {
+        let message = format!("no host {:?} is paired with this one", send.to);
+        Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
+    })?;
+    if peer.name == site.config.name || peer.key == *site.link.keys.spki() {
         let message = format!("{:?} is this very host", send.to);
         return Err(Failure::new(FailureCode::BadRequest, message, "name another host; see `migrated hosts`"));
     }

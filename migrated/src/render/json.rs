@@ -46,7 +46,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Outcome;
+    use crate::phase::Outcome;
 
     #[test]
     fn a_line_comes_with_every_change_but_at_most_four_a_second_and_the_last_one_always() {

@@ -2,7 +2,8 @@
 
 use crate::api::{GuestState, HostState};
 use crate::quantity::{size, time};
-use crate::status::{Outcome, Status};
+use crate::phase::Outcome;
+use crate::status::Status;
 
 /// Guests of a host.
 pub fn guests(guests: &[GuestState]) -> Vec<String> {

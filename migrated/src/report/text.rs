@@ -2,7 +2,6 @@
 
 use super::{DiskReport, LinkReport, RamReport, Report};
 use crate::quantity::{rate, size, time};
-use crate::status::Outcome;
 
 impl Report {
     /// The report for people, line by line.
@@ -116,7 +115,7 @@ fn entry(head: &str, words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phase::Phase;
+    use crate::phase::{Outcome, Phase};
 
     fn report() -> Report {
         Report {

@@ -144,7 +144,7 @@ impl Arrival {
     }
 
     /// Writes down that the guest is here.
-    pub fn settle(&self) -> Result<()> {
+    pub async fn settle(&self) -> Result<()> {
         self.claim.set_machine(Some(self.machine.clone()));
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
         self.claim.keep(|record| {
@@ -152,7 +152,7 @@ impl Arrival {
             record.generation = generation;
             record.moved_to = None;
         })?;
-        self.site.keep_paths(&self.reserve.guest.name, &self.tunnels);
+        self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl Arrival {
                 remove_copy(&disk.places().image);
             }
         }
-        self.site.release(&self.reserve.migration);
+        self.site.release(&self.reserve.guest.name);
         if let Err(error) = self.claim.leave() {
             tracing::error!(migration = self.handle.id(), "cannot forget the guest: {error}");
         }
@@ -182,7 +182,7 @@ impl Arrival {
 
 /// Removes a copy that nobody will go on with, and what blockd keeps beside it.
 fn remove_copy(image: &Path) {
-    for path in [image.to_owned(), default_sidecar(image)] {
+    for path in [image.to_owned(), default_sidecar(image, false)] {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -249,6 +249,12 @@ impl<M: Clone> Claim<M> {
         self.guests.folder.save(&self.name, &record)
     }
 
+    /// The guest does not come: it is what it was before, one that moved away, or one that nobody knows.
+    pub fn leave(self) -> io::Result<()> {
+        self.set_machine(None);
+        if self.guests.folder.has(&self.name) { Ok(()) } else { self.forget() }
+    }
+
     /// Forgets the guest: it never came to be here.
     pub fn forget(self) -> io::Result<()> {
         self.guests.lock().remove(&self.name);

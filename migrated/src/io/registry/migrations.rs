@@ -236,6 +236,11 @@ impl MigrationHandle {
         }
     }
 
+    /// It never was one: a look, or something that could not even begin.
+    pub fn forget(&self) {
+        self.migrations.lock().entries.retain(|entry| entry.status.id != self.id);
+    }
+
     /// It has ended so. The report is kept; a disk that cannot take it is no reason to fail.
     pub fn end(&self, report: Report) {
         let mut inner = self.migrations.lock();

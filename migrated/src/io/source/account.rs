@@ -8,9 +8,9 @@ use blockd::control::Status as DiskStatus;
 
 use super::context::Context;
 use crate::io::journal_file::unix_ms;
-use crate::phase::Phase;
+use crate::phase::{Outcome, Phase};
 use crate::report::{DiskReport, LinkReport, RamReport, Report};
-use crate::status::{Outcome, Status};
+use crate::status::Status;
 
 /// When each phase began, and what the disks said last: what is gone when the report is written.
 #[derive(Debug, Default)]

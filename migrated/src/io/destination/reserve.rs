@@ -1,0 +1,162 @@
+//! May this guest come? Every reason why not at once (S0-25); otherwise room is kept and what receives is started.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use super::arrival::Arrival;
+use super::{incoming_socket, names};
+use crate::host::{Wanted, check};
+use crate::io::host::facts;
+use crate::io::machine::{DiskRoles, Machine, Start};
+use crate::io::registry::Task;
+use crate::io::site::Site;
+use crate::journal::{Record, Step};
+use crate::peer::{Reserve, Reserved};
+use crate::status::Status;
+
+/// What came of a reservation.
+pub enum Kept {
+    /// It would be possible; nothing was started.
+    Looked(Reserved),
+    /// It is on its way.
+    Arrival(Box<Arrival>),
+}
+
+/// Looks, and keeps room.
+pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<Kept, Vec<String>> {
+    let one = |error: anyhow::Error| vec![format!("{error:#}")];
+    let guest = &wanted.guest;
+    let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
+    site.refresh_reservations();
+    let asked = Wanted::from(&wanted);
+    let holder = format!("migration {} from {source} holds it", wanted.migration);
+    let mut reasons: Vec<String> = Vec::new();
+    {
+        // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
+        let mut promised = site.reservations();
+        reasons.extend(check(&found, &promised, &asked).iter().map(ToString::to_string));
+        reasons.extend(path_reasons(site, &wanted));
+        if reasons.is_empty() && !wanted.dry_run {
+            let promise = found.reservation(&asked, &holder);
+            reasons.extend(promised.reserve(&guest.name, promise).err().map(|refusal| refusal.to_string()));
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(reasons);
+    }
+    let new_addresses = addresses(site, &wanted);
+    let reserved = Reserved {
+        reservation: format!("{}/{}", site.config.name, wanted.migration),
+        qemu_version: found.qemu_version.clone(),
+        tunnel_address: site.config.network.as_ref().map(|network| network.tunnel_address),
+        warnings: warnings(&wanted, &found.qemu_version),
+        new_addresses,
+    };
+    if wanted.dry_run {
+        site.release(&guest.name);
+        return Ok(Kept::Looked(reserved));
+    }
+    let name = guest.name.clone();
+    match start(site, source, wanted, reserved).await {
+        Ok(arrival) => Ok(Kept::Arrival(Box::new(arrival))),
+        Err(error) => {
+            site.release(&name);
+            Err(one(error))
+        }
+    }
+}
+
+/// What of the guest's addresses cannot follow it here.
+fn path_reasons(site: &Site, wanted: &Reserve) -> Vec<String> {
+    let has_address = wanted.guest.nics.iter().any(|nic| nic.address.is_some());
+    if !wanted.wan || !has_address {
+        return Vec::new();
+    }
+    let mut reasons = Vec::new();
+    if site.config.network.is_none() {
+        reasons.push(
+            "tunnel: this host has no [network] in its configuration; add one, or send without --wan".to_owned(),
+        );
+    }
+    reasons.extend(names::check(&site.config.zones, &wanted.guest.nics).err().map(|error| format!("dns: {error:#}")));
+    reasons
+}
+
+fn addresses(site: &Site, wanted: &Reserve) -> Vec<Option<Ipv4Addr>> {
+    let nics = wanted.guest.nics.iter();
+    nics.map(|nic| {
+        let wants_one = wanted.wan && nic.address.is_some();
+        if wants_one { site.keep_address(&wanted.guest.name) } else { None }
+    })
+    .collect()
+}
+
+fn warnings(wanted: &Reserve, qemu_version: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if wanted.qemu_version != qemu_version {
+        warnings.push(format!("QEMU is {qemu_version} here and {} at the source", wanted.qemu_version));
+    }
+    if wanted.accel == "tcg" {
+        warnings.push("the guest is emulated (TCG), which is slow".to_owned());
+    }
+    warnings
+}
+
+/// Starts the disks' copies, the taps, and a QEMU that waits.
+async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reserved) -> Result<Arrival> {
+    let guest = &reserve.guest;
+    let task = Task::Arrive { migration: reserve.migration.clone(), from: source.to_owned() };
+    let claim = site.guests.claim_new(guest.clone(), task)?;
+    let mut status = Status::new(&reserve.migration, &guest.name, source, &site.config.name);
+    status.incoming = true;
+    let handle = site.migrations.begin(status)?;
+    let record = Record {
+        migration: reserve.migration.clone(),
+        guest: guest.name.clone(),
+        generation: reserve.generation,
+        peer: source.to_owned(),
+        step: Step::Reserved,
+        unix_ms: crate::io::journal_file::unix_ms(),
+    };
+    let started = async {
+        tokio::task::block_in_place(|| site.journal.append(record))?;
+        let sizes: BTreeMap<String, u64> =
+            reserve.disks.iter().map(|disk| (disk.id.clone(), disk.size_bytes)).collect();
+        let roles = DiskRoles::Replica(sizes);
+        let machine = Machine::start(&site.config, guest, Start::Incoming, roles).await?;
+        if let Err(error) = listen(&machine).await {
+            machine.quit().await;
+            return Err(error);
+        }
+        anyhow::Ok(machine)
+    };
+    match started.await {
+        Ok(machine) => {
+            let (source, tunnels) = (source.to_owned(), Vec::new());
+            Ok(Arrival { site: Arc::clone(site), source, reserve, reserved, machine, handle, claim, tunnels })
+        }
+        Err(error) => {
+            handle.forget();
+            if let Err(error) = claim.leave() {
+                tracing::warn!(%error, "cannot forget a guest that does not come");
+            }
+            Err(error.context("what receives the guest cannot be started"))
+        }
+    }
+}
+
+/// Has QEMU wait for the memory.
+async fn listen(machine: &Machine) -> Result<()> {
+    let qmp = machine.qmp();
+    qmp.set_capabilities(&[
+        ("events", true),
+        ("pause-before-switchover", true),
+        ("return-path", true),
+        ("late-block-activate", true),
+    ])
+    .await?;
+    qmp.migrate_incoming(&incoming_socket(machine)).await.context("QEMU does not wait for the memory")
+}

@@ -1,0 +1,133 @@
+//! Two hosts with `migrated`, paired, in a [`World`]: what an end-to-end test and the demonstration begin with.
+//!
+//! ```ignore
+//! let hosts = require!(Hosts::new(Plan { profile: Some(WanProfile::wan20()), ..Plan::default() }));
+//! let guest = require!(Resident::start(&hosts, &Recipe::default()));
+//! let sent = hosts.migrated(End::SiteA, &["send", "--wan", "web", "site-b"]).output();
+//! ```
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::binaries;
+use crate::program::Tool;
+use crate::requires::{Missing, program};
+use crate::site::{Inmate, Site};
+use crate::wait::{PATIENCE, wait_for};
+use crate::wan::End;
+use crate::world::{CONTROL, Plan, World};
+
+pub mod resident;
+pub mod settings;
+
+use settings::Settings;
+
+/// Two hosts that know each other.
+#[derive(Debug)]
+pub struct Hosts {
+    daemons: [Option<Inmate>; 2],
+    programs: [PathBuf; 2],
+    /// Where they are.
+    pub world: World,
+}
+
+impl Hosts {
+    /// A world by plan, with both daemons running and paired.
+    pub fn new(plan: Plan) -> Result<Self, Missing> {
+        Self::with(plan, &Settings::default())
+    }
+
+    /// The same with settings of the daemons.
+    pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
+        for name in ["qemu-system-x86_64", "nft"] {
+            program(name)?;
+        }
+        let programs = [binaries::migrated()?, binaries::blockd()?];
+        plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
+        let has_control_network = plan.control_network;
+        let world = World::with(plan)?;
+        let mut hosts = Self { daemons: [None, None], programs, world };
+        for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
+            let control = if has_control_network { CONTROL[index] } else { end.address() };
+            let site = hosts.world.at(end);
+            for folder in ["state", "images", "boot"] {
+                fs::create_dir_all(site.join(folder)).expect("make a folder of a site");
+            }
+            let config = settings.config(site, end, control, &hosts.programs[1]);
+            fs::write(site.join("config.toml"), config).expect("write a configuration");
+            hosts.start(end);
+        }
+        hosts.pair();
+        Ok(hosts)
+    }
+
+    /// The place of one of them.
+    pub fn site(&self, end: End) -> &Site {
+        self.world.at(end)
+    }
+
+    /// Start the daemon of a host, and wait until it answers.
+    #[track_caller]
+    pub fn start(&mut self, end: End) {
+        let site = self.world.at(end);
+        let config = site.inside("config.toml").display().to_string();
+        let daemon = site.start(&self.programs[0], ["daemon", "--config", &config], "migrated.log");
+        self.daemons[end as usize] = Some(daemon);
+        wait_for(PATIENCE, "a daemon to answer", || {
+            self.migrated(end, &["list"]).output().status.success().then_some(())
+        });
+    }
+
+    /// The daemon of a host.
+    pub fn daemon(&mut self, end: End) -> &mut Inmate {
+        self.daemons[end as usize].as_mut().expect("it was started")
+    }
+
+    /// Everything that the daemon of a host has logged.
+    pub fn log(&self, end: End) -> String {
+        String::from_utf8_lossy(&fs::read(self.site(end).join("migrated.log")).unwrap_or_default()).into_owned()
+    }
+
+    /// The command line at a host, to be run.
+    pub fn migrated(&self, end: End, words: &[&str]) -> Tool {
+        self.site(end).tool(&self.programs[0]).args(["--socket", "/run/migrated/api.sock"]).args(words)
+    }
+
+    /// What a command answers as JSON.
+    #[track_caller]
+    pub fn ask(&self, end: End, words: &[&str]) -> Value {
+        let text = self.migrated(end, &[&["--json"], words].concat()).run();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?} answered {text:?}: {error}"))
+    }
+
+    #[track_caller]
+    fn pair(&self) {
+        let answer = self.ask(End::SiteB, &["pair"]);
+        let token = answer["token"].as_str().unwrap_or_else(|| panic!("no token in {answer}"));
+        self.migrated(End::SiteA, &["pair", token]).run();
+    }
+
+    /// The states of a guest at both hosts, as `list` says them; empty: it is not known there.
+    pub fn states(&self, guest: &str) -> [String; 2] {
+        [End::SiteA, End::SiteB].map(|end| {
+            let list = self.ask(end, &["list"]);
+            let known = list.as_array().into_iter().flatten().find(|known| known["name"] == guest);
+            known.map_or_else(String::new, |known| known["state"].as_str().unwrap_or_default().to_owned())
+        })
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for end in [End::SiteA, End::SiteB] {
+                let log = self.log(end);
+                let from = log.lines().count().saturating_sub(60);
+                let lines: Vec<&str> = log.lines().skip(from).collect();
+                eprintln!("--- the daemon of {} ended with:\n{}\n---", self.site(end).name(), lines.join("\n"));
+            }
+        }
+    }
+}

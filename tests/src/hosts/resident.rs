@@ -1,0 +1,98 @@
+//! A guest that lives at the first host, with somebody who uses it and somebody who watches.
+
+use std::fs;
+use std::path::PathBuf;
+
+use migrated::guest::Guest;
+
+use super::Hosts;
+use crate::guest_kit::place::Place;
+use crate::guest_kit::service::Service;
+use crate::guest_kit::{ADDRESS, GuestKit, Recipe};
+use crate::prober::{Prober, Watch};
+use crate::requires::Missing;
+use crate::wan::End;
+
+/// What the guest does meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// Acknowledged writes a second.
+    pub writes_per_s: u32,
+    /// Memory that is dirtied.
+    pub dirty_mib: u32,
+    /// Pages that are dirtied a second.
+    pub pages_per_s: u32,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self { writes_per_s: 50, dirty_mib: 8, pages_per_s: 200 }
+    }
+}
+
+/// A guest at work.
+#[derive(Debug)]
+pub struct Resident {
+    /// Its description.
+    pub guest: Guest,
+    /// What it was made of.
+    pub kit: GuestKit,
+    /// Speaks to it from the client.
+    pub service: Service,
+}
+
+impl Resident {
+    /// Install a guest at site A, let it go on from its saved state, and set it to work.
+    pub fn start(hosts: &Hosts, recipe: &Recipe, work: Work) -> Result<Self, Missing> {
+        Self::start_as(hosts, recipe, work, |guest| guest)
+    }
+
+    /// The same with another description.
+    pub fn start_as(
+        hosts: &Hosts,
+        recipe: &Recipe,
+        work: Work,
+        change: impl FnOnce(Guest) -> Guest,
+    ) -> Result<Self, Missing> {
+        let kit = GuestKit::prepare(recipe)?;
+        let site = hosts.site(End::SiteA);
+        let state = kit.install(&site.join("images"), &site.join("boot"));
+        kit.install_boot(&hosts.site(End::SiteB).join("boot"));
+        let guest = change(kit.guest().clone());
+        let description = toml::to_string(&guest).expect("a description is made of plain values");
+        fs::write(site.join("guest.toml"), description).expect("write a description");
+        fs::rename(&state, site.join("saved")).or_else(|_| fs::copy(&state, site.join("saved")).map(drop)).expect("place a state");
+        let (description, saved) = (site.inside("guest.toml"), site.inside("saved"));
+        let words = [description.to_str().expect("a plain path"), "--restore", saved.to_str().expect("a plain path")];
+        hosts.migrated(End::SiteA, &[&["run"], &words[..]].concat()).run();
+        let service = Service::at(hosts.client(), ADDRESS);
+        service.wait_until_it_answers();
+        let disks = guest.disks.len();
+        for disk in 0..disks {
+            assert!(service.ask(&format!("writer disk={disk} rate={} slots=4096", work.writes_per_s)).is_ok());
+        }
+        let dirty = format!("dirty mib={} rate={}", work.dirty_mib, work.pages_per_s);
+        assert!(service.ask(&dirty).is_ok());
+        Ok(Self { guest, kit, service })
+    }
+
+    /// Begin to watch it from the client.
+    pub fn watch(&self, hosts: &Hosts) -> Prober {
+        let disks = self.guest.disks.len() as u16;
+        let prober = Prober::start(&hosts.client(), &Watch { disks, ..Watch::over(ADDRESS) });
+        prober.wait_for_answers(10);
+        prober
+    }
+
+    /// The image of one of its disks at a site, as the test sees it.
+    pub fn image(&self, hosts: &Hosts, end: End, disk: usize) -> PathBuf {
+        hosts.site(end).join("images").join(&self.guest.disks[disk].image)
+    }
+}
+
+impl Hosts {
+    /// Where the users are.
+    pub fn client(&self) -> Place {
+        self.world.client.place()
+    }
+}

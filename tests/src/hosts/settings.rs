@@ -1,0 +1,46 @@
+//! The configuration of a host's daemon.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::site::Site;
+use crate::wan::End;
+
+/// What differs from the usual.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Lines of the table `[migration]`.
+    pub migration: String,
+    /// Lines of the table `[limits]` of site B.
+    pub limits_b: String,
+    /// A `[[dns]]` table of site B.
+    pub dns_b: String,
+    /// No `[network]`: no tunnels.
+    pub without_network: bool,
+}
+
+impl Settings {
+    /// The text of a configuration.
+    pub fn config(&self, site: &Site, end: End, control: &str, blockd: &Path) -> String {
+        let inside = |path: &str| site.inside(path).display().to_string();
+        let mut text = format!(
+            "name = {:?}\nlisten = \"{control}:7700\"\nlisten_data = \"{}:7701\"\n",
+            site.name(),
+            end.address()
+        );
+        for (key, folder) in [("state_dir", "state"), ("images_dir", "images"), ("boot_dir", "boot")] {
+            let _ = writeln!(text, "{key} = {:?}", inside(folder));
+        }
+        let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
+        text.push_str("\n[bridges]\nlan = \"br0\"\n");
+        if !self.without_network {
+            let pool = if end == End::SiteB { "\"10.2.0.100\", \"10.2.0.101\"" } else { "\"10.1.0.100\"" };
+            let _ = write!(text, "\n[network]\ntunnel_address = \"{}\"\npool = [{pool}]\n", end.address());
+        }
+        let _ = write!(text, "\n[migration]\n{}\n", self.migration);
+        if end == End::SiteB {
+            let _ = write!(text, "\n[limits]\n{}\n{}\n", self.limits_b, self.dns_b);
+        }
+        text
+    }
+}
