@@ -18,6 +18,7 @@ pub mod report;
 pub mod status;
 pub mod api;
 pub mod peer;
+pub mod host;
 pub mod journal;
 pub mod switchover;
 pub mod migration;
