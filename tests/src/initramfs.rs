@@ -5,6 +5,8 @@
 //!                                             └─ disk=root  mount /dev/vda, switch_root, /sbin/init from the disk
 //! ```
 //!
+//! [`Archive`] and the lists of modules serve any small machine that boots without a disk.
+//!
 //! The archive is written here (the "newc" format of cpio), as it is a dozen lines and no tool makes a device
 //! node without root. Module order matters: `virtio_ring` comes before `virtio`.
 
@@ -13,34 +15,43 @@ use std::path::{Path, PathBuf};
 
 use crate::program::Tool;
 
-/// What finds the disk, in the order in which it has to be loaded.
-const MODULES: [&str; 6] = [
-    "virtio/virtio_ring.ko",
-    "virtio/virtio.ko",
-    "virtio/virtio_pci_legacy_dev.ko",
-    "virtio/virtio_pci_modern_dev.ko",
-    "virtio/virtio_pci.ko",
-    "block/virtio_blk.ko",
+/// The bus of all virtio devices, below `kernel/` of a kernel's modules, in the order in which it has to be loaded.
+pub const VIRTIO_MODULES: [&str; 5] = [
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
 ];
+
+/// What finds the disk; after the bus.
+pub const DISK_MODULES: [&str; 1] = ["drivers/block/virtio_blk.ko"];
+
+/// What finds the network card; after the bus.
+pub const NETWORK_MODULES: [&str; 3] =
+    ["net/core/failover.ko", "drivers/net/net_failover.ko", "drivers/net/virtio_net.ko"];
+
+/// What feels the power button.
+pub const BUTTON_MODULES: [&str; 2] = ["drivers/acpi/button.ko", "drivers/input/evdev.ko"];
 
 const INIT: &str = include_str!("initramfs/init.sh");
 const ROOT_INIT: &str = include_str!("initramfs/root-init.sh");
 
 /// Write the archive to `target`, with the modules from `modules` (`/lib/modules/<release>`).
 pub fn build(target: &Path, modules: &Path, writer: &Path) {
-    let mut archive = Archive::default();
-    for folder in ["bin", "dev", "proc", "sys", "modules", "root"] {
-        archive.entry(folder, 0o040_755, (0, 0), &[]);
-    }
-    archive.entry("dev/console", 0o020_600, (5, 1), &[]);
-    archive.file("bin/busybox", &read(&busybox()));
+    let mut archive = Archive::with_busybox();
     archive.file("bin/guest_writer", &read(writer));
-    for module in MODULES {
-        let (_, name) = module.split_once('/').expect("a module lies in a folder");
-        archive.file(&format!("modules/{name}"), &read(&modules.join("kernel/drivers").join(module)));
-    }
-    let names: Vec<&str> = MODULES.iter().map(|module| module.split_once('/').expect("a folder").1).collect();
-    archive.file("init", INIT.replace("@MODULES@", &names.join(" ")).as_bytes());
+    let names = archive.modules(modules, &[&VIRTIO_MODULES[..], &DISK_MODULES].concat());
+    archive.file("init", INIT.replace("@MODULES@", &names).as_bytes());
+    fs::write(target, archive.finish()).expect("write an initramfs");
+}
+
+/// The same for a guest that has its root, and all its programs, on the disk; it also finds its network card.
+pub fn build_for_root(target: &Path, modules: &Path) {
+    let mut archive = Archive::with_busybox();
+    let wanted = [&VIRTIO_MODULES[..], &DISK_MODULES, &NETWORK_MODULES, &BUTTON_MODULES].concat();
+    let names = archive.modules(modules, &wanted);
+    archive.file("init", INIT.replace("@MODULES@", &names).as_bytes());
     fs::write(target, archive.finish()).expect("write an initramfs");
 }
 
@@ -72,14 +83,43 @@ fn read(path: &Path) -> Vec<u8> {
 
 /// A cpio archive in the making.
 #[derive(Debug, Default)]
-struct Archive {
+pub struct Archive {
     bytes: Vec<u8>,
     entries: u32,
 }
 
 impl Archive {
-    fn file(&mut self, name: &str, content: &[u8]) {
+    /// The usual folders, a console and busybox.
+    pub fn with_busybox() -> Self {
+        let mut archive = Self::default();
+        for folder in ["bin", "dev", "proc", "sys", "modules", "root"] {
+            archive.folder(folder);
+        }
+        archive.entry("dev/console", 0o020_600, (5, 1), &[]);
+        archive.file("bin/busybox", &read(&busybox()));
+        archive
+    }
+
+    /// Add a folder; those above it come first.
+    pub fn folder(&mut self, name: &str) {
+        self.entry(name, 0o040_755, (0, 0), &[]);
+    }
+
+    /// Add a file that may be executed.
+    pub fn file(&mut self, name: &str, content: &[u8]) {
         self.entry(name, 0o100_755, (0, 0), content);
+    }
+
+    /// Add modules of a kernel as `modules/<name>.ko`, and give their names in the same order, for an `insmod` each.
+    /// `modules` is the kernel's folder (`/lib/modules/<release>`), `wanted` are paths below its `kernel/`.
+    pub fn modules(&mut self, modules: &Path, wanted: &[&str]) -> String {
+        let mut names = Vec::new();
+        for path in wanted {
+            let (_, name) = path.rsplit_once('/').expect("a module lies in a folder");
+            self.file(&format!("modules/{name}"), &read(&modules.join("kernel").join(path)));
+            names.push(name);
+        }
+        names.join(" ")
     }
 
     fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) {
@@ -99,7 +139,8 @@ impl Archive {
         self.align();
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    /// The bytes of the whole archive.
+    pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
         self.bytes
     }

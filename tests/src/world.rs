@@ -1,0 +1,199 @@
+//! The world of an end-to-end test: two sites in different networks, routers between them, and a user far away.
+//!
+//! ```text
+//!   lan-a 10.1.0.50 ─┐
+//!            site-a: br0 10.1.0.1/24   wan0 192.0.2.1/30 ──┐
+//!                    ctl0 198.51.100.1/30 ┐ (if wanted)    ├── Wan: a router with netem
+//!                    ctl0 198.51.100.2/30 ┘                │
+//!            site-b: br0 10.2.0.1/24   wan0 192.0.2.5/30 ──┤
+//!            client:                   wan0 192.0.2.9/30 ──┘
+//! ```
+//!
+//! No two of them share a layer 2, a file that can be written, or a process (S0-14, S0-15, S4-58).
+//!
+//! ```ignore
+//! let world = require!(World::new(WanProfile::wan20()));
+//! let daemon = world.site_a.start("migrated", ["daemon"], "daemon.log");
+//! world.wan.cut(End::SiteB);
+//! ```
+//!
+//! Everything of it is gone when the value is dropped, when the test panics, and when the test is killed.
+
+use std::path::PathBuf;
+
+use crate::program::Tool;
+use crate::requires::{Missing, program, root};
+use crate::scratch::Scratch;
+use crate::site::{Ground, Site};
+use crate::wan::{End, Wan, WanProfile};
+
+/// What a world is made by, where [`World::new`] does not fit.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The links. None: as fast as they are, for ever, and without a router VM.
+    pub profile: Option<WanProfile>,
+    /// A second, fast network between the sites alone, for what the daemons say to each other (S1-10).
+    pub control_network: bool,
+    /// More of the host's files for all sites to see, read-only.
+    pub shared: Vec<PathBuf>,
+}
+
+/// Addresses of the control network at the sites.
+pub const CONTROL: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
+
+/// Two sites, a neighbour, a client, and the WAN.
+#[derive(Debug)]
+pub struct World {
+    /// 10.1.0.0/24.
+    pub site_a: Site,
+    /// 10.2.0.0/24.
+    pub site_b: Site,
+    /// Where the users are.
+    pub client: Site,
+    /// A neighbour of site A's guests, on the same bridge.
+    pub lan_a: Site,
+    /// What is between them.
+    pub wan: Wan,
+    has_control_network: bool,
+    /// Removed last. The test's own files may go here; no site sees them.
+    pub scratch: Scratch,
+}
+
+impl World {
+    /// A world whose links are all like `profile`.
+    pub fn new(profile: WanProfile) -> Result<Self, Missing> {
+        Self::with(Plan { profile: Some(profile), ..Plan::default() })
+    }
+
+    /// A world by plan.
+    pub fn with(plan: Plan) -> Result<Self, Missing> {
+        root()?;
+        for name in ["unshare", "nsenter", "pivot_root", "setpriv", "timeout", "ip", "tc", "ethtool"] {
+            program(name)?;
+        }
+        may_unshare()?;
+        let scratch = Scratch::new();
+        let wan = Wan::new(plan.profile, scratch.path())?;
+        let boot = |name, hours: u64| {
+            let (covered, shared) = (scratch.path().to_owned(), plan.shared.clone());
+            Site::boot(Ground { name, covered, shared, clock_offset_s: hours * 3600 })
+        };
+        let world = Self {
+            site_a: boot("site-a", 30),
+            site_b: boot("site-b", 700),
+            client: boot("client", 1),
+            lan_a: boot("lan-a", 2),
+            wan,
+            has_control_network: plan.control_network,
+            scratch,
+        };
+        for end in End::ALL {
+            world.connect(end);
+        }
+        if let Some(profile) = plan.profile {
+            world.wan.set(profile);
+        }
+        Ok(world)
+    }
+
+    /// The site at an end of the WAN.
+    pub fn at(&self, end: End) -> &Site {
+        match end {
+            End::SiteA => &self.site_a,
+            End::SiteB => &self.site_b,
+            End::Client => &self.client,
+        }
+    }
+
+    /// Power comes back at a place that has crashed: its files, its network, and no program.
+    pub fn restart(&mut self, end: End) {
+        match end {
+            End::SiteA => self.site_a.restart(),
+            End::SiteB => self.site_b.restart(),
+            End::Client => self.client.restart(),
+        }
+        self.connect(end);
+    }
+
+    fn connect(&self, end: End) {
+        let space = self.at(end).spaces();
+        self.at(end).shell(SETTINGS);
+        space.ip("link set lo up\n");
+        if let Some((bridge_mac, bridge_address)) = bridge_of(end) {
+            space.ip(&format!(
+                "link add br0 address {bridge_mac} type bridge mcast_snooping 0\n\
+                 addr add {bridge_address}/24 dev br0\nlink set br0 up\n"
+            ));
+        }
+        self.wan.plug(end, space);
+        if end == End::SiteA {
+            self.join_neighbour();
+        }
+        if self.has_control_network && self.has_both_sites(end) {
+            self.join_sites();
+        }
+    }
+
+    /// The neighbour's cable ends with the site whose bridge it is in.
+    fn join_neighbour(&self) {
+        self.lan_a.shell(SETTINGS);
+        let (site, neighbour) = (self.site_a.spaces(), self.lan_a.spaces());
+        let pid = neighbour.pid();
+        site.ip(&format!(
+            "link add lan-a type veth peer name lan0 netns {pid}\nlink set lan-a master br0 up\n"
+        ));
+        neighbour.ip("link set lo up\naddr add 10.1.0.50/24 dev lan0\nlink set lan0 up\n\
+                      route replace default via 10.1.0.1\n");
+    }
+
+    /// The cable between the sites, plugged when the second of them comes, or either comes back.
+    fn has_both_sites(&self, new: End) -> bool {
+        let other = match new {
+            End::SiteA => End::SiteB,
+            End::SiteB => End::SiteA,
+            End::Client => return false,
+        };
+        self.at(other)
+            .ip_json(&["link", "show"])
+            .as_array()
+            .is_some_and(|links| links.iter().any(|link| link["ifname"] == "wan0"))
+    }
+
+    fn join_sites(&self) {
+        let (a, b) = (self.site_a.spaces(), self.site_b.spaces());
+        let (pid, [at_a, at_b]) = (b.pid(), CONTROL);
+        a.ip(&format!(
+            "link add ctl0 type veth peer name ctl0 netns {pid}\naddr add {at_a}/30 dev ctl0\nlink set ctl0 up\n"
+        ));
+        b.ip(&format!("addr add {at_b}/30 dev ctl0\nlink set ctl0 up\n"));
+    }
+}
+
+/// MAC and address of the bridge that guests of an end are on.
+fn bridge_of(end: End) -> Option<(&'static str, &'static str)> {
+    match end {
+        End::SiteA => Some(("02:00:0a:01:00:01", "10.1.0.1")),
+        End::SiteB => Some(("02:00:0a:02:00:01", "10.2.0.1")),
+        End::Client => None,
+    }
+}
+
+/// Every host can be a router, answers nobody in IPv6, and does not ask which way a packet should have come.
+const SETTINGS: &str = "
+for setting in all default; do
+    echo 0 >/proc/sys/net/ipv4/conf/$setting/rp_filter
+    if [ -d /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/$setting/disable_ipv6; fi
+done
+echo 1 >/proc/sys/net/ipv4/ip_forward
+";
+
+/// Root of a container may have been denied namespaces.
+fn may_unshare() -> Result<(), Missing> {
+    let tried = Tool::new("unshare").args(["--net", "--mount", "--pid", "--time", "--fork", "true"]);
+    let output = tried.output();
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(Missing::Denied(format!("needs namespaces of its own: {said}")))
+}
