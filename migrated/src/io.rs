@@ -9,8 +9,14 @@ pub mod tap;
 pub mod machine;
 pub mod host;
 
+pub mod keys;
+pub mod tls;
+pub mod pairing;
+pub mod link;
+pub mod ram;
 pub mod peer_channel;
 pub mod journal_file;
+pub mod tsig_key;
 
 pub mod registry;
 pub mod site;

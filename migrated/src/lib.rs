@@ -20,6 +20,8 @@ pub mod status;
 pub mod progress;
 pub mod render;
 pub mod api;
+pub mod link;
+pub mod ram;
 pub mod peer;
 pub mod host;
 pub mod journal;

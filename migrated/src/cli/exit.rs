@@ -1,6 +1,6 @@
 //! How the program ends: one of five numbers, written once.
 
-use migrated::status::Outcome;
+use migrated::phase::Outcome;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::Exit;
-    use migrated::status::Outcome;
+    use migrated::phase::Outcome;
 
     #[test]
     fn each_end_has_the_number_that_the_help_names() {

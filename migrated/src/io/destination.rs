@@ -60,7 +60,8 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
     }
     let server = PeerServer::start(channel);
     let writer = server.writer();
-    let mut visit = Visit { site, link, writer, stage: Stage::Nothing, arrival: None, relays: JoinSet::new() };
+    let mut visit =
+        Visit { site, link, writer, stage: Stage::Nothing, arrival: None, relays: JoinSet::new() };
     let ended = visit.run(server).await;
     visit.leave("the link ended").await;
     ended
@@ -134,7 +135,9 @@ impl Visit {
                 Some(arrival) => done(arrival.switch_path_back().await),
                 None => nothing_reserved(),
             },
-            Request::Take { migration, generation, run } => return self.take(id, &migration, generation, run).await,
+            Request::Take { migration, generation, run } => {
+                return self.take(id, &migration, generation, run).await;
+            }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
             Request::Readdress {} => match &self.arrival {
                 Some(arrival) => {
@@ -178,9 +181,14 @@ impl Visit {
         match label {
             Label::Disk(number) => {
                 let described = arrival.reserve.guest.disks.get(usize::from(number));
-                let disk = described.and_then(|described| arrival.machine.disks().iter().find(|disk| disk.id() == described.id));
-                let disk = disk.with_context(|| format!("a channel came for disk {number}, which is not reserved"))?;
-                let stream = UnixStream::connect(&disk.places().replica).await.context("the disk's copy does not answer")?;
+                let disk = described.and_then(|described| {
+                    arrival.machine.disks().iter().find(|disk| disk.id() == described.id)
+                });
+                let disk =
+                    disk.with_context(|| format!("a channel came for disk {number}, which is not reserved"))?;
+                let stream = UnixStream::connect(&disk.places().replica)
+                    .await
+                    .context("the disk's copy does not answer")?;
                 self.relays.spawn(async move {
                     if let Err(error) = copy_both(stream, channel).await {
                         tracing::debug!(number, %error, "a disk's stream ended");
@@ -229,7 +237,8 @@ impl Visit {
     }
 
     async fn take(&mut self, id: u64, migration: &str, generation: u64, run: bool) -> Option<Answer> {
-        let Some(arrival) = self.arrival.as_ref().filter(|arrival| arrival.reserve.migration == migration) else {
+        let Some(arrival) = self.arrival.as_ref().filter(|arrival| arrival.reserve.migration == migration)
+        else {
             return Some(nothing_reserved());
         };
         let looked = arrival.look(generation).await;
@@ -263,7 +272,10 @@ impl Visit {
         let _ = arrival.handle.enter(Phase::Readdress);
         self.relays.abort_all();
         if let Err(error) = arrival.settle().await {
-            tracing::error!(guest = arrival.reserve.guest.name, "cannot write down that the guest is here: {error:#}");
+            tracing::error!(
+                guest = arrival.reserve.guest.name,
+                "cannot write down that the guest is here: {error:#}"
+            );
         }
     }
 
@@ -325,7 +337,9 @@ async fn loaded(machine: &Machine) -> Result<()> {
         let found = qmp.query_migrate().await?;
         match found.status.as_str() {
             "completed" => return Ok(()),
-            "failed" | "cancelled" => bail!("the destination's QEMU could not take the memory: {}", found.error_desc),
+            "failed" | "cancelled" => {
+                bail!("the destination's QEMU could not take the memory: {}", found.error_desc)
+            }
             _ => {}
         }
         // Either way it is asked again.

@@ -266,6 +266,11 @@ impl Machine {
         info!(guest = self.inner.guest.name, "the guest is ended");
     }
 
+    /// Whether QEMU has ended.
+    pub fn has_ended(&self) -> bool {
+        self.inner.ended.borrow().is_some()
+    }
+
     /// Comes back when QEMU has ended, with the reason. The disks and taps are still there then: `quit` ends them.
     pub async fn ended(&self) -> ExitReason {
         let mut ended = self.inner.ended.clone();

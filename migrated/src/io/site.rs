@@ -84,7 +84,8 @@ impl Site {
     /// Whether the guest of a migration that was taken is up here.
     pub fn is_up(&self, migration: &str) -> bool {
         let records = self.journal.records();
-        let guest = records.iter().rev().find(|record| record.migration == migration).map(|record| &record.guest);
+        let guest =
+            records.iter().rev().find(|record| record.migration == migration).map(|record| &record.guest);
         guest.is_some_and(|guest| self.guests.find(guest).is_ok_and(|known| known.machine.is_some()))
     }
 
@@ -120,7 +121,8 @@ impl Site {
 
     fn reservation_of(&self, machine: &Machine) -> Reservation {
         let guest = machine.guest();
-        let to_grow = |disk| image_bytes(&self.config, disk).map_or(0, |(size, used)| size.saturating_sub(used));
+        let to_grow =
+            |disk| image_bytes(&self.config, disk).map_or(0, |(size, used)| size.saturating_sub(used));
         Reservation {
             holder: "it runs here".to_owned(),
             memory_mib: guest.memory_mib,

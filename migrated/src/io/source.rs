@@ -53,7 +53,11 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
     })?;
     if peer.name == site.config.name || peer.key == *site.link.keys.spki() {
         let message = format!("{:?} is this very host", send.to);
-        return Err(Failure::new(FailureCode::BadRequest, message, "name another host; see `migrated hosts`"));
+        return Err(Failure::new(
+            FailureCode::BadRequest,
+            message,
+            "name another host; see `migrated hosts`",
+        ));
     }
     let id = site.new_id();
     let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
@@ -73,7 +77,9 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         let found = dry_run(&context).await;
         context.end_tasks();
         context.handle.forget();
-        let refused = |error: anyhow::Error| Failure::new(FailureCode::Failed, format!("{error:#}"), "nothing was started");
+        let refused = |error: anyhow::Error| {
+            Failure::new(FailureCode::Failed, format!("{error:#}"), "nothing was started")
+        };
         return found.map(|()| id).map_err(refused);
     }
     tokio::spawn(run(context, claim));
@@ -134,8 +140,12 @@ struct Run {
 async fn run(context: Arc<Context>, claim: Claim<Machine>) {
     let deadline = Duration::from_millis(context.site.config.migration.paused_deadline_ms);
     let migration = Migration::new(deadline, context.now());
-    let mut run =
-        Run { context: Arc::clone(&context), migration, operations: JoinSet::new(), account: Account::default() };
+    let mut run = Run {
+        context: Arc::clone(&context),
+        migration,
+        operations: JoinSet::new(),
+        account: Account::default(),
+    };
     run.until_final().await;
     let outcome = run.migration.outcome().expect("it has ended");
     if outcome != Outcome::Moved {
@@ -283,7 +293,7 @@ impl Run {
             let reason = format!("{}: {reason}", self.context.peer.name);
             self.migration.handle(Event::Broken(reason), now);
         } else if heard.gone && self.migration.phase() < Phase::Commitment {
-            let why = self.context.known().link.as_ref().and_then(|link| link.error());
+            let why = self.context.known().link.as_ref().and_then(|link| link.over());
             let why = why.map_or_else(String::new, |why| format!(": {why}"));
             let reason = format!("the link to {} ended{why}", self.context.peer.name);
             self.migration.handle(Event::Broken(reason), now);
@@ -293,7 +303,8 @@ impl Run {
     fn handle_end_of_qemu(&mut self) {
         // After the guest has moved that is what is wanted.
         if self.migration.phase() <= Phase::StopAndCopy {
-            let reason = "the guest's QEMU has ended: the guest was shut down, or QEMU failed; its log says more";
+            let reason =
+                "the guest's QEMU has ended: the guest was shut down, or QEMU failed; its log says more";
             self.migration.handle(Event::Broken(reason.to_owned()), self.context.now());
         }
     }

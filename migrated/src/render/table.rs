@@ -1,8 +1,8 @@
 //! Lists as columns, each as wide as its widest word.
 
 use crate::api::{GuestState, HostState};
-use crate::quantity::{size, time};
 use crate::phase::Outcome;
+use crate::quantity::{size, time};
 use crate::status::Status;
 
 /// Guests of a host.

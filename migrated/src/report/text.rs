@@ -1,5 +1,7 @@
 //! The report as text: what happened, how long it took, what went over.
 
+use crate::phase::Outcome;
+
 use super::{DiskReport, LinkReport, RamReport, Report};
 use crate::quantity::{rate, size, time};
 

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::api::{Command, Failure, FailureCode, GuestState, HostState, Send};
 use crate::io::api_server::Host;
+use crate::io::machine::Machine;
 use crate::io::registry::{Known, Task};
-use crate::io::site::{Machine, Site};
+use crate::io::site::Site;
 
 /// Answers for a site.
-#[derive(Debug)]
 pub(super) struct Operator {
     site: Arc<Site>,
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::json;
 use blockd::control::Command;
 use blockd::io::sidecar_file::default_path as default_sidecar;
+use serde_json::json;
 use tokio::time::sleep;
 use tunnel::{Side, Tunnel};
 
@@ -47,16 +47,16 @@ pub struct Arrival {
 impl Arrival {
     /// Makes this host's ends of the tunnels.
     pub async fn prepare_path(&mut self, order: &PathPrepare) -> Result<()> {
-        let network = self.site.config.network.as_ref().context("this host has no [network] in its configuration")?;
+        let network =
+            self.site.config.network.as_ref().context("this host has no [network] in its configuration")?;
         let ends = (network.tunnel_address, order.remote);
         let cards = self.reserve.guest.nics.iter().zip(&self.reserved.new_addresses);
-        let mut number = order.tunnel;
-        for (nic, new_address) in cards.filter(|(nic, _)| nic.address.is_some()) {
+        let with_address = cards.filter(|(nic, _)| nic.address.is_some());
+        for (number, (nic, new_address)) in (order.tunnel..).zip(with_address) {
             let tap = tap_of(&self.machine, nic);
             let mut moved = move_of(nic, number, ends, self.site.bridge(&nic.bridge)?, tap)?;
             moved.new_address = *new_address;
             self.tunnels.push(Tunnel::prepare(Side::Destination, moved).await?);
-            number += 1;
         }
         Ok(())
     }
@@ -111,7 +111,10 @@ impl Arrival {
     /// Starts the guest that has been taken. There is no way back: what fails is done again.
     pub async fn start(&self, run: bool) {
         while let Err(error) = self.try_to_start(run).await {
-            tracing::error!(guest = self.reserve.guest.name, "cannot start the guest that was taken: {error:#}");
+            tracing::error!(
+                guest = self.reserve.guest.name,
+                "cannot start the guest that was taken: {error:#}"
+            );
             self.claim.set_trouble(&format!("it was taken, and cannot be started yet: {error:#}"));
             if self.machine.has_ended() {
                 return;
@@ -158,7 +161,12 @@ impl Arrival {
 
     /// Ends everything that was started for a guest that does not come.
     pub async fn give_up(self, reason: &str, keep_disks: bool) {
-        tracing::warn!(migration = self.handle.id(), guest = self.reserve.guest.name, reason, "the guest does not come");
+        tracing::warn!(
+            migration = self.handle.id(),
+            guest = self.reserve.guest.name,
+            reason,
+            "the guest does not come"
+        );
         if let Err(error) = self.switch_path_back().await {
             tracing::error!(migration = self.handle.id(), "cannot give the packets back: {error:#}");
         }

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tunnel::NameUpdate;
 use tunnel::io::dns::update;
 use tunnel::io::probe::reachable;
-use tunnel::NameUpdate;
 
 use super::arrival::Arrival;
 use crate::config::Zone;
@@ -39,7 +39,8 @@ async fn name_of(
     let new = new_address.context("this host has no free address in [network] pool for the guest")?;
     let zone = zone_of(&arrival.site.config.zones, name)
         .with_context(|| format!("no [[dns]] zone of this host's configuration holds {name}"))?;
-    let answered = reachable(address, PROBE_LIMIT).await.context("the guest does not answer at its new place")?;
+    let answered =
+        reachable(address, PROBE_LIMIT).await.context("the guest does not answer at its new place")?;
     let wanted = NameUpdate {
         server: zone.server,
         zone: zone.zone.clone(),
@@ -52,7 +53,11 @@ async fn name_of(
     };
     update(&wanted).await.with_context(|| format!("{} does not take the update", zone.server))?;
     tracing::info!(guest = arrival.reserve.guest.name, nic = nic.id, name, %new, ttl_s = zone.ttl_s, "name updated");
-    Ok(format!("{name} leads to {new} (TTL {} s; the guest answered in {} ms)", zone.ttl_s, answered.as_millis()))
+    Ok(format!(
+        "{name} leads to {new} (TTL {} s; the guest answered in {} ms)",
+        zone.ttl_s,
+        answered.as_millis()
+    ))
 }
 
 /// The longest zone that a name lies in.

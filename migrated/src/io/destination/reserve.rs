@@ -78,10 +78,13 @@ fn path_reasons(site: &Site, wanted: &Reserve) -> Vec<String> {
     let mut reasons = Vec::new();
     if site.config.network.is_none() {
         reasons.push(
-            "tunnel: this host has no [network] in its configuration; add one, or send without --wan".to_owned(),
+            "tunnel: this host has no [network] in its configuration; add one, or send without --wan"
+                .to_owned(),
         );
     }
-    reasons.extend(names::check(&site.config.zones, &wanted.guest.nics).err().map(|error| format!("dns: {error:#}")));
+    reasons.extend(
+        names::check(&site.config.zones, &wanted.guest.nics).err().map(|error| format!("dns: {error:#}")),
+    );
     reasons
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use blockd::control::Status as DiskStatus;
 
-use super::context::Context;
+use super::context::{Context, Known};
 use crate::io::journal_file::unix_ms;
 use crate::phase::{Outcome, Phase};
+use crate::progress::Series;
 use crate::report::{DiskReport, LinkReport, RamReport, Report};
 use crate::status::Status;
 
@@ -74,7 +75,7 @@ impl Account {
                 final_pass_bytes: final_pass.map_or(0, |_| status.ram.raw_bytes.saturating_sub(raw_at_pause)),
                 final_pass_ms: known.final_pass_ms,
             },
-            disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known.sealed_ms, now)).collect(),
+            disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known, now)).collect(),
         }
     }
 
@@ -84,9 +85,10 @@ impl Account {
         timed.map(|((phase, began), end)| (*phase, end.saturating_sub(*began).as_millis() as u64)).collect()
     }
 
-    fn disk_report(&self, id: &str, disk: &DiskStatus, sealed: &[(String, u64)], now: Duration) -> DiskReport {
+    fn disk_report(&self, id: &str, disk: &DiskStatus, known: &Known, now: Duration) -> DiskReport {
         let replication = &disk.replication;
-        let seal = sealed.iter().find(|(sealed, _)| sealed == id);
+        let seal = known.sealed_ms.iter().find(|(sealed, _)| sealed == id);
+        let series = known.deltas.get(id);
         let recorded_s = self
             .entered
             .iter()
@@ -100,6 +102,8 @@ impl Account {
             deltas_total: replication.deltas_total,
             delta_bytes: replication.delta_bytes_total,
             deltas_per_s: if recorded_s > 0.0 { replication.deltas_total as f64 / recorded_s } else { 0.0 },
+            deltas_series: series.map_or_else(Vec::new, |series| series.steps().to_vec()),
+            deltas_series_step_s: series.map_or(1, Series::step_s),
             coalesced_total: replication.coalesced_total,
             verified_leaves: seal.map(|_| disk.identity.size_bytes.div_ceil(64 << 10)),
             seal_ms: seal.map_or(0, |(_, took_ms)| *took_ms),

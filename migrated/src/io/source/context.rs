@@ -1,5 +1,6 @@
 //! What the operations of one outgoing migration share: what was asked, what was found, and what is held open.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +23,7 @@ use crate::io::registry::MigrationHandle;
 use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::Reserved;
+use crate::progress::Series;
 
 /// What was asked for, with the host's defaults filled in.
 #[derive(Clone, Debug)]
@@ -103,6 +105,8 @@ pub struct Known {
     pub round_trips: u32,
     /// When each disk's seal was through.
     pub sealed_ms: Vec<(String, u64)>,
+    /// Deltas of each disk over time.
+    pub deltas: BTreeMap<String, Series>,
     /// What happened, with the time since the request.
     pub events: Vec<(u64, String)>,
 }

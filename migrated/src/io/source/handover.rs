@@ -82,7 +82,9 @@ pub async fn ask_verdict(context: &Arc<Context>) -> Result<bool> {
     loop {
         match timeout(ASK_LIMIT, ask(context)).await {
             Ok(Ok(taken)) => return Ok(taken),
-            Ok(Err(error)) => tracing::warn!(migration = context.handle.id(), "cannot ask the destination: {error:#}"),
+            Ok(Err(error)) => {
+                tracing::warn!(migration = context.handle.id(), "cannot ask the destination: {error:#}")
+            }
             Err(_) => tracing::warn!(migration = context.handle.id(), "the destination does not answer"),
         }
         sleep(REDIAL[attempt.min(REDIAL.len() - 1)]).await;
@@ -125,7 +127,8 @@ pub async fn await_running(context: &Arc<Context>) -> Result<()> {
     let mut heard = context.heard.subscribe();
     loop {
         let (running, gone) = {
-            let heard = heard.wait_for(|heard| heard.running || heard.gone).await.context("nobody listens")?;
+            let heard =
+                heard.wait_for(|heard| heard.running || heard.gone).await.context("nobody listens")?;
             (heard.running, heard.gone)
         };
         if running {

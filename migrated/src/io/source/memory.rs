@@ -11,8 +11,8 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 
 use super::context::Context;
-use crate::link::Label;
 use crate::io::ram::RamOut;
+use crate::link::Label;
 use crate::qmp::MigrateInfo;
 use crate::switchover::ram_downtime_limit;
 
@@ -31,7 +31,8 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
     let link = context.link()?;
     let socket = context.socket("ram")?;
     let listener = UnixListener::bind(&socket).context("cannot listen for QEMU's memory")?;
-    qmp.set_capabilities(&[("events", true), ("pause-before-switchover", true), ("return-path", true)]).await?;
+    qmp.set_capabilities(&[("events", true), ("pause-before-switchover", true), ("return-path", true)])
+        .await?;
     let rtt = Duration::from_micros(link.status().rtt_us);
     let limit = ram_downtime_limit(rtt, context.options.max_downtime);
     qmp.set_parameters(json!({

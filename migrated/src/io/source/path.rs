@@ -26,10 +26,15 @@ pub async fn prepare(context: &Arc<Context>) -> Result<()> {
     let (local, remote) = ends(context)?;
     let first = tunnel_number(context.handle.id());
     let order = PathPrepare { tunnel: first, remote: local };
-    context.client()?.order(Request::PathPrepare(order)).await.context("the destination cannot make its tunnel")?;
+    context
+        .client()?
+        .order(Request::PathPrepare(order))
+        .await
+        .context("the destination cannot make its tunnel")?;
     for (index, nic) in numbers {
         let tap = tap_of(&context.machine, &nic);
-        let moved = move_of(&nic, first + index as u32, (local, remote), context.site.bridge(&nic.bridge)?, tap)?;
+        let moved =
+            move_of(&nic, first + index as u32, (local, remote), context.site.bridge(&nic.bridge)?, tap)?;
         let made = Tunnel::prepare(Side::Source, moved).await.context("cannot make a tunnel")?;
         context.known().tunnels.push(made.clone());
         let took = made.probe(PROBE_LIMIT).await.context("no packet comes back through the tunnel")?;
@@ -68,8 +73,13 @@ fn ends(context: &Arc<Context>) -> Result<(Ipv4Addr, Ipv4Addr)> {
     let there = context.known().reserved.as_ref().and_then(|reserved| reserved.tunnel_address);
     match (here, there) {
         (Some(here), Some(there)) => Ok((here, there)),
-        (None, _) => bail!("this host has no [network] in its configuration, so there is no end for a tunnel"),
-        (_, None) => bail!("{} has no [network] in its configuration, so there is no end for a tunnel", context.peer.name),
+        (None, _) => {
+            bail!("this host has no [network] in its configuration, so there is no end for a tunnel")
+        }
+        (_, None) => bail!(
+            "{} has no [network] in its configuration, so there is no end for a tunnel",
+            context.peer.name
+        ),
     }
 }
 
@@ -87,7 +97,11 @@ pub async fn switch(context: &Arc<Context>) -> Result<()> {
         if tunnels.is_empty() {
             return Ok(());
         }
-        context.client()?.order(Request::PathSwitch {}).await.context("the destination cannot take the packets")
+        context
+            .client()?
+            .order(Request::PathSwitch {})
+            .await
+            .context("the destination cannot take the packets")
     };
     let here = async {
         for tunnel in &tunnels {

@@ -1,9 +1,9 @@
 //! The operations before the first byte moves: look at the guest, make the link, have the destination reserve.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::mpsc;
 
 use super::context::Context;
@@ -27,7 +27,8 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     }
     let mut generation = context.site.generation_of(&context.guest.name);
     for (_, described, disk) in context.copied_disks() {
-        let status = disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
+        let status =
+            disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
         generation = generation.max(status.identity.generation);
     }
     // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
@@ -123,12 +124,20 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         generation,
         guest: context.guest.clone(),
         disks,
-        boot_digests: boot_digests(&context.site.config, &context.guest)?,
+        boot_digests: digests(context)?,
         qemu_version: context.machine.qmp().version().to_string(),
         accel,
         wan: context.options.wan,
         dry_run,
     })
+}
+
+fn digests(context: &Arc<Context>) -> Result<Vec<String>> {
+    let files = tokio::task::block_in_place(|| boot_digests(&context.site.config, &context.guest));
+    let one = |(path, digest): (PathBuf, Result<String, String>)| {
+        digest.map_err(|reason| anyhow!("boot file {}: {reason}", path.display()))
+    };
+    files.into_iter().map(one).collect()
 }
 
 fn allocated_bytes(image: &Path) -> Option<u64> {

@@ -94,7 +94,10 @@ async fn rest(context: &Arc<Context>, keep_disks: bool) {
         let reason = context.handle.status().reasons.join("; ");
         let told = timeout(ABORT_LIMIT, client.order(Request::Abort { reason, keep_disks })).await;
         if !matches!(told, Ok(Ok(()))) {
-            tracing::info!(migration = context.handle.id(), "the destination was not reached; it cleans up by itself");
+            tracing::info!(
+                migration = context.handle.id(),
+                "the destination was not reached; it cleans up by itself"
+            );
         }
     }
     for (_, _, disk) in context.copied_disks() {

@@ -14,6 +14,7 @@ use super::context::Context;
 use crate::migration::Event;
 use crate::peer::Request;
 use crate::phase::Phase;
+use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
 use crate::status::{DiskProgress, RamProgress};
 use crate::switchover::{Sample, disks_nearly_done, predict, ram_may_flow};
@@ -29,18 +30,19 @@ const RATIO_MAX: f64 = 4.0;
 
 /// Looks until the migration ends.
 pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
+    let mut progress = Progress::default();
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 0u32.. {
         tick.tick().await;
-        look(&context, &events).await;
+        look(&context, &mut progress, &events).await;
         if count % MIRRORED_EVERY == 0 {
             mirror(&context);
         }
     }
 }
 
-async fn look(context: &Arc<Context>, events: &mpsc::Sender<Event>) {
+async fn look(context: &Arc<Context>, progress: &mut Progress, events: &mpsc::Sender<Event>) {
     let phase = context.handle.status().phase;
     let mut sample = Sample::default();
     let mut disks = Vec::new();
@@ -70,9 +72,17 @@ async fn look(context: &Arc<Context>, events: &mpsc::Sender<Event>) {
             ram.set_open(open);
         }
     }
-    let now_ms = context.now().as_millis() as u64;
+    let now = context.now();
+    for (id, status) in &disks {
+        let series = || Series::new(now, status.replication.deltas_total);
+        context
+            .known()
+            .deltas
+            .entry(id.clone())
+            .or_insert_with(series)
+            .push(now, status.replication.deltas_total);
+    }
     context.handle.update(|status| {
-        status.elapsed_ms = now_ms;
         if let Some(link) = link {
             status.link = link;
         }
@@ -86,6 +96,7 @@ async fn look(context: &Arc<Context>, events: &mpsc::Sender<Event>) {
         if matches!(phase, Phase::Bulk | Phase::PreCopy) {
             status.predicted_downtime_ms = prediction.map(|prediction| prediction.total().as_millis() as u64);
         }
+        progress.handle_sample(now, status);
     });
     if phase == Phase::Bulk && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
@@ -107,7 +118,11 @@ fn ratio_of(raw_bytes: u64, sent_bytes: u64) -> f64 {
 fn show_disk(shown: &mut Vec<DiskProgress>, id: &str, found: &DiskStatus) {
     let replication = &found.replication;
     if !shown.iter().any(|disk| disk.id == id) {
-        shown.push(DiskProgress { id: id.to_owned(), size_bytes: found.identity.size_bytes, ..DiskProgress::default() });
+        shown.push(DiskProgress {
+            id: id.to_owned(),
+            size_bytes: found.identity.size_bytes,
+            ..DiskProgress::default()
+        });
     }
     let disk = shown.iter_mut().find(|disk| disk.id == id).expect("it was just put there");
     disk.total_bytes = disk.total_bytes.max(replication.backlog_bytes);
