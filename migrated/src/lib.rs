@@ -15,5 +15,7 @@ pub mod phase;
 pub mod report;
 pub mod status;
 pub mod api;
+pub mod link;
+pub mod ram;
 
 pub mod io;

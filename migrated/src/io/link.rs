@@ -1,0 +1,228 @@
+//! The link as its users see it: dial or listen, open and accept channels, look at its numbers.
+//!
+//! ```text
+//!  Link, Channel ──► shared (the pure session, a lock, wakers) ◄── lane × 2 (a task for each connection)
+//!       ▲                                                             ▲
+//!  dial (connects, redials) ──────────────────────────────────────────┤
+//!  listener (one port: links, data connections, pairing) ─────────────┘
+//! ```
+//!
+//! A link has two connections: control, which carries the control channel only, and data, for everything bulky; so a
+//! stalled data connection does not stall the control channel. Neither is given to QEMU or blockd: they get channels.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use self::shared::Shared;
+use super::keys::{Keys, KeysError, PeerStore};
+use crate::config::Config;
+use crate::link::error::LinkError;
+use crate::link::hello::{VERSION_MAX, VERSION_MIN};
+use crate::link::session::ChannelStats;
+use crate::link::{Class, Label, Lane};
+use crate::status::LinkProgress;
+
+mod shared;
+mod channel;
+mod lane;
+mod dial;
+mod listener;
+mod relay;
+
+pub use channel::Channel;
+pub use listener::LinkListener;
+pub use relay::copy_both;
+
+/// How long an echo is waited for.
+const PING_WITHIN: Duration = Duration::from_secs(3);
+/// How long `close` waits for what was written to arrive.
+const CLOSE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What a host needs for links.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// This host's name.
+    pub name: String,
+    /// This host's key.
+    pub keys: Keys,
+    /// The hosts that it is paired with.
+    pub peers: PeerStore,
+    /// Where it listens: links, pairing, and data connections.
+    pub control: SocketAddr,
+    /// Where it listens for data connections only, and from where it dials them; none: as control.
+    pub data: Option<SocketAddr>,
+    /// The limit with which links begin.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// Oldest and newest version of the protocol to offer.
+    pub versions: (u16, u16),
+    /// How long TCP, TLS and the hello may take together.
+    pub hello_within: Duration,
+    /// How long a link without a connection is kept; zero: it ends with its connection.
+    pub resume_for: Duration,
+}
+
+impl LinkConfig {
+    /// With key and peers from the state directory.
+    pub fn load(config: &Config) -> Result<Self, KeysError> {
+        Ok(Self {
+            name: config.name.clone(),
+            keys: Keys::load(&config.state_dir)?,
+            peers: PeerStore::load(&config.state_dir)?,
+            control: config.listen,
+            data: config.listen_data,
+            bandwidth_bytes_per_s: config.migration.bandwidth_bytes_per_s,
+            versions: (VERSION_MIN, VERSION_MAX),
+            hello_within: Duration::from_secs(5),
+            resume_for: Duration::from_secs(24 * 3600),
+        })
+    }
+}
+
+/// Held by every handle of a link; with the last of them the link ends.
+struct Alive {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.shared.with(|state, _| state.session.close("its users let go of it"));
+    }
+}
+
+/// A session with another host. Clones are the same link; it ends when the last clone and channel are gone.
+#[derive(Clone)]
+pub struct Link {
+    alive: Arc<Alive>,
+}
+
+impl Link {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self { alive: Arc::new(Alive { shared }) }
+    }
+
+    /// Makes a link to a peer: both connections stand when it returns.
+    pub async fn dial(config: &LinkConfig, peer: &super::keys::Peer) -> Result<Self, LinkError> {
+        dial::dial(config, peer).await
+    }
+
+    /// Opens a channel; it can be written at once.
+    pub async fn open(&self, label: Label) -> Result<Channel, LinkError> {
+        let id = self.shared().with(|state, _| state.session.open(label))?;
+        Ok(Channel::new(self.alive.clone(), id, label))
+    }
+
+    /// The next channel that the other side opens.
+    pub async fn accept(&self) -> Result<(Label, Channel), LinkError> {
+        loop {
+            let opened = self.shared().opened.notified();
+            tokio::pin!(opened);
+            opened.as_mut().enable();
+            let next = self.shared().with(|state, _| match state.session.accept() {
+                Some(channel) => Ok(Some(channel)),
+                None => state.session.over().map_or(Ok(None), |why| Err(LinkError::Over(why.to_owned()))),
+            });
+            if let Some((id, label)) = next? {
+                return Ok((label, Channel::new(self.alive.clone(), id, label)));
+            }
+            opened.await;
+        }
+    }
+
+    /// What the link gives now.
+    pub fn status(&self) -> LinkProgress {
+        self.shared().with(|state, now| {
+            let session = &state.session;
+            LinkProgress {
+                up: session.over().is_none() && Lane::ALL.into_iter().all(|lane| session.is_attached(lane)),
+                goodput_bytes_per_s: session.goodput_bytes_per_s().unwrap_or(0),
+                rtt_us: session.rtt().map_or(0, |rtt| rtt.as_micros() as u64),
+                quiet_ms: quiet(state, now).as_millis() as u64,
+                sent_bytes: session.sent_bytes(),
+                limit_bytes_per_s: session.limit_bytes_per_s(),
+                congestion_control: state.berths[Lane::Data as usize].congestion_control.clone(),
+            }
+        })
+    }
+
+    /// Things worth knowing that stop nothing.
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared().with(|state, _| state.warnings.clone())
+    }
+
+    /// The sums over the live channels with this label.
+    pub fn channel_stats(&self, label: Label) -> ChannelStats {
+        self.shared().with(|state, _| state.session.stats(|_, other| other == label))
+    }
+
+    /// Bytes a second that arrive; none: not known yet.
+    pub fn goodput_bytes_per_s(&self) -> Option<u64> {
+        self.shared().with(|state, _| state.session.goodput_bytes_per_s())
+    }
+
+    /// Limits all channels together; none: what the link gives.
+    pub fn set_bandwidth(&self, bytes_per_s: Option<u64>) {
+        self.shared().with(|state, now| state.session.set_limit(bytes_per_s, now));
+    }
+
+    /// Lifts what the paused guest waits for; none: the usual order.
+    pub fn prefer(&self, class: Option<Class>) {
+        self.shared().with(|state, _| state.session.prefer(class));
+    }
+
+    /// A round trip over the control connection, now.
+    pub async fn ping(&self) -> Result<Duration, LinkError> {
+        let told = self.shared().ping();
+        match timeout(PING_WITHIN, told).await {
+            Ok(Ok(rtt)) => Ok(rtt),
+            Ok(Err(_)) => Err(self.over().unwrap_or(LinkError::Over("it was closed".to_owned()))),
+            Err(_) => {
+                let text =
+                    format!("{} did not answer a ping within {} s", self.peer(), PING_WITHIN.as_secs());
+                Err(LinkError::TimedOut(text))
+            }
+        }
+    }
+
+    /// Waits until the link is over, and says why.
+    pub async fn closed(&self) -> LinkError {
+        let mut over = self.shared().over.subscribe();
+        let ended = over.wait_for(Option::is_some).await;
+        ended.ok().and_then(|why| why.clone()).unwrap_or(LinkError::Over("it was closed".to_owned()))
+    }
+
+    /// Ends the link, after what was written has arrived or some seconds have passed.
+    pub async fn close(self) {
+        let arrived = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(5));
+            while !self.shared().with(|state, _| state.session.over().is_some() || state.session.is_drained())
+            {
+                tick.tick().await;
+            }
+        };
+        let _ = timeout(CLOSE_WITHIN, arrived).await;
+        self.shared().with(|state, _| state.session.close("it is done"));
+    }
+
+    /// The other host's name.
+    pub fn peer(&self) -> &str {
+        &self.shared().peer
+    }
+
+    fn over(&self) -> Option<LinkError> {
+        self.shared().over.borrow().clone()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.alive.shared
+    }
+}
+
+/// Since when nothing was heard: of the lane that was heard last, or since the last one fell.
+fn quiet(state: &shared::State, now: Duration) -> Duration {
+    let down = state.berths.iter().filter_map(|berth| berth.down_since).max();
+    let since_down = down.map(|down| now.saturating_sub(down));
+    state.session.quiet(now).or(since_down).unwrap_or_default()
+}

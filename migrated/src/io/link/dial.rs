@@ -1,0 +1,160 @@
+//! The dialling side: two connections to a peer, and again whenever one is lost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::shared::Shared;
+use super::{Link, LinkConfig, lane};
+use crate::io::keys::Peer;
+use crate::io::tls::Pin;
+use crate::io::tls::greeting::{Dial, Secured};
+use crate::link::Lane;
+use crate::link::error::LinkError;
+use crate::link::hello::{Hello, LinkId, Message, Purpose, negotiate};
+use crate::link::session::Side;
+
+/// The first pause between two dials.
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// The longest pause between two dials.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How often the session looks at the clock.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Makes a link.
+pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkError> {
+    let mut id: LinkId = [0; 16];
+    fill_random(&mut id);
+    let dialler = Arc::new(Dialler { config: config.clone(), peer: peer.clone(), id });
+    let control = dialler.connect(Purpose::Begin).await?;
+    let data = dialler.connect(Purpose::Data).await.map_err(|error| match error {
+        LinkError::Unreachable(text) => LinkError::Unreachable(format!("data connection: {text}")),
+        other => other,
+    })?;
+    let shared =
+        Shared::new(Side::Dialler, peer.name.clone(), config.bandwidth_bytes_per_s, config.resume_for);
+    lane::start(&shared, Lane::Control, control);
+    lane::start(&shared, Lane::Data, data);
+    spawn_clock(&shared);
+    for lane in Lane::ALL {
+        tokio::spawn(keep(dialler.clone(), shared.clone(), lane));
+    }
+    tracing::info!(peer = peer.name, address = %peer.address, "link made");
+    Ok(Link::new(shared))
+}
+
+/// Fills with what nobody can guess.
+pub(super) fn fill_random(bytes: &mut [u8]) {
+    SystemRandom::new().fill(bytes).expect("the system has randomness");
+}
+
+/// Lets the session look at the clock until the link is over.
+pub(super) fn spawn_clock(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut over = shared.over.subscribe();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => shared.tick(),
+                _ = over.wait_for(Option::is_some) => return,
+            }
+        }
+    });
+}
+
+struct Dialler {
+    config: LinkConfig,
+    peer: Peer,
+    id: LinkId,
+}
+
+impl Dialler {
+    fn address(&self, purpose: Purpose) -> SocketAddr {
+        match purpose {
+            Purpose::Data => self.peer.data_address.unwrap_or(self.peer.address),
+            Purpose::Begin | Purpose::Control | Purpose::Pair => self.peer.address,
+        }
+    }
+
+    /// One connection, with its hello answered.
+    async fn connect(&self, purpose: Purpose) -> Result<Secured, LinkError> {
+        let to = self.address(purpose);
+        let dial = Dial {
+            keys: &self.config.keys,
+            pin: Pin::Key(self.peer.key),
+            to,
+            from: self.config.data.filter(|_| purpose == Purpose::Data),
+            whom: &self.peer.name,
+            within: self.config.hello_within,
+        };
+        let (version_min, version_max) = self.config.versions;
+        let name = self.config.name.clone();
+        let hello = Message::Hello(Hello { version_min, version_max, purpose, link: self.id, name });
+        match dial.greet(hello).await {
+            Ok((secured, Message::Welcome(welcome))) => {
+                match negotiate(self.config.versions, (welcome.version, welcome.version)) {
+                    Some(_) => Ok(secured),
+                    None => {
+                        let text = format!("{to} chose version {}, which was not offered", welcome.version);
+                        Err(LinkError::Version(text))
+                    }
+                }
+            }
+            Ok((_, other)) => Err(LinkError::Garbage(format!("{to} answers a hello with {other:?}"))),
+            Err(error) => {
+                tracing::warn!(peer = self.peer.name, %to, ?purpose, "dial failed: {error}");
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Dials again whenever the lane is lost, until the link is over.
+async fn keep(dialler: Arc<Dialler>, shared: Arc<Shared>, lane: Lane) {
+    let purpose = match lane {
+        Lane::Control => Purpose::Control,
+        Lane::Data => Purpose::Data,
+    };
+    let mut over = shared.over.subscribe();
+    loop {
+        tokio::select! {
+            () = shared.lost[lane as usize].notified() => {}
+            _ = over.wait_for(Option::is_some) => return,
+        }
+        tokio::select! {
+            () = redial(&dialler, &shared, lane, purpose) => {}
+            _ = over.wait_for(Option::is_some) => return,
+        }
+    }
+}
+
+async fn redial(dialler: &Dialler, shared: &Arc<Shared>, lane: Lane, purpose: Purpose) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        if shared.with(|state, _| state.session.is_attached(lane) || state.session.over().is_some()) {
+            return;
+        }
+        match dialler.connect(purpose).await {
+            Ok(secured) => {
+                tracing::info!(peer = shared.peer, %lane, "connected again");
+                return lane::start(shared, lane, secured);
+            }
+            Err(error) if error.is_passing() => {
+                tokio::time::sleep(jittered(backoff)).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+            Err(error) => return shared.end(&error.to_string()),
+        }
+    }
+}
+
+/// Between half of it and all of it, so that two hosts' dials do not keep step.
+fn jittered(pause: Duration) -> Duration {
+    let mut random = [0; 1];
+    fill_random(&mut random);
+    pause / 2 + pause * u32::from(random[0]) / 512
+}

@@ -1,0 +1,229 @@
+//! The session behind a lock, and who is to be woken when it changes.
+//!
+//! The lock is held for a copy of at most one frame's bytes, never across an await. Wakers are called outside of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use crate::link::Lane;
+use crate::link::error::LinkError;
+use crate::link::session::{Event, Next, Session, Side};
+
+/// One connection's place: replaced when another takes it.
+#[derive(Default)]
+pub(super) struct Berth {
+    /// Counts the connections; what an older one says does not count.
+    pub epoch: u64,
+    pub wake: Arc<Notify>,
+    pub task: Option<AbortHandle>,
+    pub congestion_control: String,
+    pub down_since: Option<Duration>,
+}
+
+pub(super) struct State {
+    pub session: Session,
+    pub readers: BTreeMap<u32, Waker>,
+    pub writers: BTreeMap<u32, Waker>,
+    pings: BTreeMap<u64, oneshot::Sender<Duration>>,
+    pub berths: [Berth; 2],
+    pub warnings: Vec<String>,
+}
+
+/// What all handles and tasks of a link share.
+pub(super) struct Shared {
+    start: Instant,
+    state: Mutex<State>,
+    /// The other side opened a channel.
+    pub opened: Notify,
+    /// A lane lost its connection.
+    pub lost: [Notify; 2],
+    /// Something was acknowledged or ended; for who waits for everything to arrive.
+    pub over: watch::Sender<Option<LinkError>>,
+    pub peer: String,
+    pub resume_for: Duration,
+}
+
+impl Shared {
+    pub fn new(side: Side, peer: String, limit_bytes_per_s: Option<u64>, resume_for: Duration) -> Arc<Self> {
+        let mut session = Session::new(side);
+        session.set_limit(limit_bytes_per_s, Duration::ZERO);
+        let berths = [Berth::default(), Berth::default()];
+        let state = State {
+            session,
+            readers: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            pings: BTreeMap::new(),
+            berths,
+            warnings: Vec::new(),
+        };
+        Arc::new(Self {
+            start: Instant::now(),
+            state: Mutex::new(state),
+            opened: Notify::new(),
+            lost: [Notify::new(), Notify::new()],
+            over: watch::Sender::new(None),
+            peer,
+            resume_for,
+        })
+    }
+
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics with the session in hand")
+    }
+
+    /// Does something with the state, then wakes whom it concerns.
+    pub fn with<T>(&self, work: impl FnOnce(&mut State, Duration) -> T) -> T {
+        let mut wakers = Vec::new();
+        let now = self.now();
+        let result = {
+            let mut state = self.locked();
+            let result = work(&mut state, now);
+            self.dispatch(&mut state, now, &mut wakers);
+            result
+        };
+        wakers.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    fn dispatch(&self, state: &mut State, now: Duration, wakers: &mut Vec<Waker>) {
+        while let Some(event) = state.session.poll_event() {
+            match event {
+                Event::Readable(id) => wakers.extend(state.readers.remove(&id)),
+                Event::Writable(id) => wakers.extend(state.writers.remove(&id)),
+                Event::Opened => self.opened.notify_waiters(),
+                Event::Send(lane) => state.berths[lane as usize].wake.notify_one(),
+                Event::Silent(lane) => {
+                    if let Some(task) = &state.berths[lane as usize].task {
+                        task.abort();
+                    }
+                    tracing::warn!(peer = self.peer, %lane, "nothing heard for three seconds");
+                    self.drop_lane(state, lane, "the peer is silent", now);
+                }
+                Event::Pong { nonce, rtt } => {
+                    if let Some(asked) = state.pings.remove(&nonce) {
+                        let _ = asked.send(rtt);
+                    }
+                }
+                Event::Closed => {
+                    let text = state.session.over().unwrap_or_default().to_owned();
+                    state.pings.clear();
+                    self.over.send_if_modified(|over| {
+                        over.get_or_insert(LinkError::Over(text));
+                        true
+                    });
+                    self.lost.iter().for_each(Notify::notify_one);
+                    state.berths.iter().for_each(|berth| berth.wake.notify_one());
+                }
+            }
+        }
+    }
+
+    /// A lane has no connection any more.
+    fn drop_lane(&self, state: &mut State, lane: Lane, why: &str, now: Duration) {
+        let berth = &mut state.berths[lane as usize];
+        berth.epoch += 1;
+        berth.task = None;
+        berth.down_since = Some(now);
+        state.session.detach(lane);
+        if self.resume_for.is_zero() {
+            state.session.end(&format!("the {lane} connection to {} is gone: {why}", self.peer));
+        }
+        self.lost[lane as usize].notify_one();
+    }
+
+    /// A connection takes the place of a lane, and of the connection that had it. Returns its epoch and its bell.
+    pub fn attach(&self, lane: Lane, congestion_control: &str) -> (u64, Arc<Notify>) {
+        self.with(|state, now| {
+            let berth = &mut state.berths[lane as usize];
+            if let Some(task) = berth.task.take() {
+                task.abort();
+            }
+            berth.epoch += 1;
+            berth.wake = Arc::new(Notify::new());
+            berth.down_since = None;
+            berth.congestion_control = congestion_control.to_owned();
+            let place = (berth.epoch, berth.wake.clone());
+            state.session.attach(lane, now);
+            place
+        })
+    }
+
+    /// Remembers the task of a connection, so that it can be ended.
+    pub fn set_task(&self, lane: Lane, epoch: u64, task: AbortHandle) {
+        self.with(|state, _| match &mut state.berths[lane as usize] {
+            berth if berth.epoch == epoch => berth.task = Some(task),
+            _ => task.abort(),
+        });
+    }
+
+    /// Does something for a connection, unless another has taken its place.
+    pub fn with_lane<T>(
+        &self,
+        lane: Lane,
+        epoch: u64,
+        work: impl FnOnce(&mut Session, Duration) -> T,
+    ) -> Option<T> {
+        self.with(|state, now| {
+            (state.berths[lane as usize].epoch == epoch).then(|| work(&mut state.session, now))
+        })
+    }
+
+    /// What a connection sends next, and what the kernel may hold of it.
+    pub fn poll_frame(&self, lane: Lane, epoch: u64, out: &mut Vec<u8>) -> (Next, u64) {
+        let next = self.with_lane(lane, epoch, |session, now| {
+            let next = session.poll_frame(lane, now, out);
+            (next, session.socket_unsent_bytes())
+        });
+        next.unwrap_or((Next::Over, 0))
+    }
+
+    /// A connection has ended.
+    pub fn lose(&self, lane: Lane, epoch: u64, why: &str) {
+        self.with(|state, now| {
+            if state.berths[lane as usize].epoch == epoch {
+                if state.session.over().is_none() {
+                    tracing::warn!(peer = self.peer, %lane, "connection lost: {why}");
+                }
+                self.drop_lane(state, lane, why, now);
+            }
+        });
+    }
+
+    /// The clock: heartbeats, and a link that was without a connection for too long.
+    pub fn tick(&self) {
+        self.with(|state, now| {
+            state.session.handle_timeout(now);
+            let down = state.berths.iter().filter_map(|berth| berth.down_since).min();
+            let down = down.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            if down > self.resume_for && state.session.over().is_none() {
+                let text = format!("no connection to {} for {} s", self.peer, down.as_secs());
+                state.session.end(&text);
+            }
+        });
+    }
+
+    /// The link is over: now, and for this reason.
+    pub fn end(&self, why: &str) {
+        self.with(|state, _| state.session.end(why));
+    }
+
+    /// A ping, and where its echo will be told.
+    pub fn ping(&self) -> oneshot::Receiver<Duration> {
+        let (tell, told) = oneshot::channel();
+        self.with(|state, _| {
+            state.pings.retain(|_, asked| !asked.is_closed());
+            let nonce = state.session.ping();
+            state.pings.insert(nonce, tell);
+        });
+        told
+    }
+}

@@ -1,0 +1,231 @@
+//! Carries QEMU's migration stream through a channel of the link: compressed, paced, and held at a gate.
+//!
+//! ```text
+//!  source QEMU ── read ─► gate ─► compressor ─► channel ══ link ══► channel ─► decompressor ─► destination QEMU
+//!       ▲                                                                                           │
+//!       └───────────────────────────── return path, as it is, at once ◄─────────────────────────────┘
+//! ```
+//!
+//! QEMU takes for sent what it has written; so as little as possible is taken from it: nothing is read while the
+//! channel has more than 20 ms of link unsent, and what is in the compressor is flushed when QEMU has nothing more at
+//! the moment. Compression runs beside the runtime. The codec is `crate::ram`.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::link::Channel;
+use crate::ram::{Compressor, Decompressor};
+
+/// What is taken from QEMU at once: at most this much is neither QEMU's nor the channel's.
+const CHUNK_BYTES: usize = 64 << 10;
+/// What is decompressed at once.
+const OUTPUT_BYTES: usize = 1 << 20;
+
+/// Numbers of one stream, readable while it runs.
+#[derive(Debug, Default)]
+pub struct RamCounters {
+    raw_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+impl RamCounters {
+    /// Bytes as QEMU wrote them.
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes as the channel got them.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Holds QEMU's stream up without ending it. A clone is the same gate.
+#[derive(Clone, Debug)]
+pub struct RamGate {
+    open: Arc<watch::Sender<bool>>,
+}
+
+impl RamGate {
+    /// A gate, open or not.
+    pub fn new(open: bool) -> Self {
+        Self { open: Arc::new(watch::Sender::new(open)) }
+    }
+
+    /// QEMU's bytes are read.
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// No byte of QEMU's is read from now on; what was read before goes on.
+    pub fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    async fn wait(&self, open: bool) {
+        let mut state = self.open.subscribe();
+        // The gate itself holds the sender.
+        let _ = state.wait_for(|now| *now == open).await;
+    }
+
+    fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+}
+
+/// At the source: from QEMU into the link, until QEMU ends its stream and the return path has ended too.
+pub async fn pump_ram_out(
+    from: UnixStream,
+    to: Channel,
+    level: i32,
+    gate: RamGate,
+    counters: Arc<RamCounters>,
+) -> std::io::Result<()> {
+    let (qemu_reader, qemu_writer) = from.into_split();
+    let (channel_reader, channel_writer) = tokio::io::split(to);
+    let pump = Out { from: qemu_reader, to: channel_writer, gate, counters };
+    tokio::try_join!(pump.run(level), pass(channel_reader, qemu_writer)).map(|_| ())
+}
+
+/// At the destination: from the link into QEMU, until the stream and the return path have ended.
+pub async fn pump_ram_in(from: Channel, to: UnixStream, counters: Arc<RamCounters>) -> std::io::Result<()> {
+    let (qemu_reader, qemu_writer) = to.into_split();
+    let (channel_reader, channel_writer) = tokio::io::split(from);
+    let forward = decompress(channel_reader, qemu_writer, &counters);
+    tokio::try_join!(forward, pass(qemu_reader, channel_writer)).map(|_| ())
+}
+
+struct Out<W> {
+    from: OwnedReadHalf,
+    to: W,
+    gate: RamGate,
+    counters: Arc<RamCounters>,
+}
+
+impl<W: AsyncWrite + Unpin> Out<W> {
+    async fn run(mut self, level: i32) -> std::io::Result<()> {
+        let mut compressor = spawn_blocking(move || Compressor::new(level)).await??;
+        // Something is in the compressor that the other side lacks.
+        let mut held = false;
+        loop {
+            let Some(chunk) = self.try_read()? else {
+                if std::mem::take(&mut held) {
+                    compressor = self.push(compressor, Vec::new(), Step::Flush).await?;
+                }
+                self.wait().await?;
+                continue;
+            };
+            self.counters.raw_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            if chunk.is_empty() {
+                self.push(compressor, chunk, Step::Finish).await?;
+                return self.to.shutdown().await;
+            }
+            compressor = self.push(compressor, chunk, Step::Compress).await?;
+            held = true;
+        }
+    }
+
+    /// What QEMU has for us; none: nothing now, or the gate is closed; empty: its end.
+    fn try_read(&self) -> std::io::Result<Option<Vec<u8>>> {
+        if !self.gate.is_open() {
+            return Ok(None);
+        }
+        let mut chunk = vec![0; CHUNK_BYTES];
+        match self.from.try_read(&mut chunk) {
+            Ok(count) => {
+                chunk.truncate(count);
+                Ok(Some(chunk))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn wait(&self) -> std::io::Result<()> {
+        self.gate.wait(true).await;
+        tokio::select! {
+            ready = self.from.readable() => ready,
+            () = self.gate.wait(false) => Ok(()),
+        }
+    }
+
+    /// Compresses beside the runtime, and writes what comes out; returns when the channel has taken it.
+    async fn push(
+        &mut self,
+        mut compressor: Compressor,
+        chunk: Vec<u8>,
+        then: Step,
+    ) -> std::io::Result<Compressor> {
+        let work = move || -> std::io::Result<(Compressor, Vec<u8>)> {
+            let mut out = Vec::new();
+            compressor.compress(&chunk, &mut out)?;
+            match then {
+                Step::Compress => {}
+                Step::Flush => compressor.flush(&mut out)?,
+                Step::Finish => compressor.finish(&mut out)?,
+            }
+            Ok((compressor, out))
+        };
+        let (compressor, out) = spawn_blocking(work).await??;
+        self.to.write_all(&out).await?;
+        self.counters.sent_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
+        Ok(compressor)
+    }
+}
+
+/// What is done after a chunk went into the compressor.
+#[derive(Clone, Copy)]
+enum Step {
+    Compress,
+    Flush,
+    Finish,
+}
+
+async fn decompress(
+    mut from: impl AsyncRead + Unpin,
+    mut to: OwnedWriteHalf,
+    counters: &RamCounters,
+) -> std::io::Result<()> {
+    let mut decompressor = spawn_blocking(Decompressor::new).await??;
+    loop {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = from.read(&mut chunk).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        chunk.truncate(count);
+        counters.sent_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let mut used = 0;
+        let mut more = true;
+        while more {
+            let work = move || -> std::io::Result<_> {
+                let mut out = Vec::new();
+                let more = decompressor.fill(&chunk, &mut used, &mut out, OUTPUT_BYTES)?;
+                Ok((decompressor, chunk, used, more, out))
+            };
+            let out;
+            (decompressor, chunk, used, more, out) = spawn_blocking(work).await??;
+            to.write_all(&out).await?;
+            counters.raw_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The return path: as it is, and at once.
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..count]).await?;
+    }
+}

@@ -1,0 +1,70 @@
+//! How a TCP connection of the link is set up: BBR, little unsent data in the kernel, no delay, dead peers noticed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::{SockRef, Socket};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// The congestion control that a lossy link needs.
+const BBR: &str = "bbr";
+/// What is in flight and not acknowledged after this long has no peer.
+const USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A second handle of a connection, to turn its knobs while TLS has the first.
+#[derive(Debug)]
+pub struct Knobs {
+    socket: Socket,
+    unsent_bytes: u64,
+    congestion_control: String,
+}
+
+impl Knobs {
+    /// Sets a fresh connection up.
+    pub fn set_up(stream: &TcpStream) -> std::io::Result<Self> {
+        let socket = SockRef::from(stream).try_clone()?;
+        stream.set_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        // Not to be had without the module or the permission; read back, never assumed.
+        let _ = socket.set_tcp_congestion(BBR.as_bytes());
+        let name = socket.tcp_congestion().unwrap_or_default();
+        let congestion_control = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+        let mut knobs = Self { socket, unsent_bytes: 0, congestion_control };
+        knobs.set_unsent(128 << 10);
+        Ok(knobs)
+    }
+
+    /// Lets the kernel hold about so many bytes that are not sent yet.
+    pub fn set_unsent(&mut self, bytes: u64) {
+        // Small changes are not worth a system call.
+        if bytes.abs_diff(self.unsent_bytes) * 4 > self.unsent_bytes {
+            self.unsent_bytes = bytes;
+            let _ = self.socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// The congestion control in use.
+    pub fn congestion_control(&self) -> &str {
+        &self.congestion_control
+    }
+
+    /// What is worth knowing about it.
+    pub fn warning(&self) -> Option<String> {
+        (self.congestion_control != BBR).then(|| {
+            format!(
+                "bbr is not to be had, {} is used: on a lossy link it carries a small part of the rate \
+                 (modprobe tcp_bbr; sysctl net.ipv4.tcp_allowed_congestion_control)",
+                self.congestion_control
+            )
+        })
+    }
+}
+
+/// Connects, from a given address if there is one of the same family.
+pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(from) = from.filter(|from| !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4()) {
+        socket.bind(SocketAddr::new(from.ip(), 0))?;
+    }
+    socket.connect(to).await
+}
