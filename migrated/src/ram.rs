@@ -99,6 +99,9 @@ impl Decompressor {
             if !full && *used == bytes.len() {
                 return Ok(false);
             }
+            if *used == before && out.len() == started_at {
+                return Err(std::io::Error::other("the memory's stream does not go on"));
+            }
         }
         Ok(true)
     }

@@ -18,94 +18,93 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::link::Channel;
-use crate::ram::{Compressor, Decompressor};
+use super::link::{Channel, Link};
+use crate::ram::{Compressor, Decompressor, level_for};
 
 /// What is taken from QEMU at once: at most this much is neither QEMU's nor the channel's.
 const CHUNK_BYTES: usize = 64 << 10;
 /// What is decompressed at once.
 const OUTPUT_BYTES: usize = 1 << 20;
 
-/// Numbers of one stream, readable while it runs.
+/// Numbers of one stream.
 #[derive(Debug, Default)]
-pub struct RamCounters {
+struct RamCounters {
     raw_bytes: AtomicU64,
     sent_bytes: AtomicU64,
 }
 
 impl RamCounters {
     /// Bytes as QEMU wrote them.
-    pub fn raw_bytes(&self) -> u64 {
+    fn raw_bytes(&self) -> u64 {
         self.raw_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes as the channel got them.
-    pub fn sent_bytes(&self) -> u64 {
+    fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// Holds QEMU's stream up without ending it. A clone is the same gate.
-#[derive(Clone, Debug)]
-pub struct RamGate {
-    open: Arc<watch::Sender<bool>>,
-}
-
-impl RamGate {
-    /// A gate, open or not.
-    pub fn new(open: bool) -> Self {
-        Self { open: Arc::new(watch::Sender::new(open)) }
-    }
-
-    /// QEMU's bytes are read.
-    pub fn open(&self) {
-        self.open.send_replace(true);
-    }
-
-    /// No byte of QEMU's is read from now on; what was read before goes on.
-    pub fn close(&self) {
-        self.open.send_replace(false);
-    }
-
-    async fn wait(&self, open: bool) {
-        let mut state = self.open.subscribe();
-        // The gate itself holds the sender.
-        let _ = state.wait_for(|now| *now == open).await;
-    }
-
-    fn is_open(&self) -> bool {
-        *self.open.borrow()
-    }
-}
-
-/// At the source: from QEMU into the link, until QEMU ends its stream and the return path has ended too.
-pub async fn pump_ram_out(
-    from: UnixStream,
-    to: Channel,
-    level: i32,
-    gate: RamGate,
+/// The memory's stream at the source, while it runs; dropping it breaks it off.
+#[derive(Debug)]
+pub struct RamOut {
+    open: watch::Sender<bool>,
     counters: Arc<RamCounters>,
-) -> std::io::Result<()> {
-    let (qemu_reader, qemu_writer) = from.into_split();
-    let (channel_reader, channel_writer) = tokio::io::split(to);
-    let pump = Out { from: qemu_reader, to: channel_writer, gate, counters };
-    tokio::try_join!(pump.run(level), pass(channel_reader, qemu_writer)).map(|_| ())
+    task: JoinHandle<()>,
+}
+
+impl RamOut {
+    /// From QEMU into the link, until QEMU ends its stream and the return path has ended too.
+    pub fn start(from: UnixStream, to: Channel, link: Link) -> Self {
+        let (open, gate) = watch::channel(true);
+        let counters = Arc::<RamCounters>::default();
+        let level = level_for(link.goodput_bytes_per_s());
+        tracing::debug!(level, "memory is compressed");
+        let counted = counters.clone();
+        let task = tokio::spawn(async move {
+            let (qemu_reader, qemu_writer) = from.into_split();
+            let (channel_reader, channel_writer) = tokio::io::split(to);
+            let pump = Out { from: qemu_reader, to: channel_writer, gate, counters: counted };
+            if let Err(error) = tokio::try_join!(pump.run(level), pass(channel_reader, qemu_writer)) {
+                tracing::warn!("the memory's stream broke: {error}");
+            }
+        });
+        Self { open, counters, task }
+    }
+
+    /// The gate: closed, no byte of QEMU's is read from now on; what was read before goes on.
+    pub fn set_open(&self, open: bool) {
+        self.open.send_if_modified(|now| std::mem::replace(now, open) != open);
+    }
+
+    /// Bytes as QEMU wrote them, and as the channel got them.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.counters.raw_bytes(), self.counters.sent_bytes())
+    }
+
+    /// Breaks the stream off, at both ends.
+    pub fn stop(self) {}
+}
+
+impl Drop for RamOut {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// At the destination: from the link into QEMU, until the stream and the return path have ended.
-pub async fn pump_ram_in(from: Channel, to: UnixStream, counters: Arc<RamCounters>) -> std::io::Result<()> {
+pub async fn receive(from: Channel, to: UnixStream) -> std::io::Result<()> {
     let (qemu_reader, qemu_writer) = to.into_split();
     let (channel_reader, channel_writer) = tokio::io::split(from);
-    let forward = decompress(channel_reader, qemu_writer, &counters);
-    tokio::try_join!(forward, pass(qemu_reader, channel_writer)).map(|_| ())
+    tokio::try_join!(decompress(channel_reader, qemu_writer), pass(qemu_reader, channel_writer)).map(|_| ())
 }
 
 struct Out<W> {
     from: OwnedReadHalf,
     to: W,
-    gate: RamGate,
+    gate: watch::Receiver<bool>,
     counters: Arc<RamCounters>,
 }
 
@@ -134,7 +133,7 @@ impl<W: AsyncWrite + Unpin> Out<W> {
 
     /// What QEMU has for us; none: nothing now, or the gate is closed; empty: its end.
     fn try_read(&self) -> std::io::Result<Option<Vec<u8>>> {
-        if !self.gate.is_open() {
+        if !*self.gate.borrow() {
             return Ok(None);
         }
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -149,10 +148,13 @@ impl<W: AsyncWrite + Unpin> Out<W> {
     }
 
     async fn wait(&self) -> std::io::Result<()> {
-        self.gate.wait(true).await;
+        let mut gate = self.gate.clone();
+        if gate.wait_for(|open| *open).await.is_err() {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
         tokio::select! {
             ready = self.from.readable() => ready,
-            () = self.gate.wait(false) => Ok(()),
+            _ = gate.wait_for(|open| !*open) => Ok(()),
         }
     }
 
@@ -188,11 +190,7 @@ enum Step {
     Finish,
 }
 
-async fn decompress(
-    mut from: impl AsyncRead + Unpin,
-    mut to: OwnedWriteHalf,
-    counters: &RamCounters,
-) -> std::io::Result<()> {
+async fn decompress(mut from: impl AsyncRead + Unpin, mut to: OwnedWriteHalf) -> std::io::Result<()> {
     let mut decompressor = spawn_blocking(Decompressor::new).await??;
     loop {
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -201,7 +199,6 @@ async fn decompress(
             return to.shutdown().await;
         }
         chunk.truncate(count);
-        counters.sent_bytes.fetch_add(count as u64, Ordering::Relaxed);
         let mut used = 0;
         let mut more = true;
         while more {
@@ -213,7 +210,6 @@ async fn decompress(
             let out;
             (decompressor, chunk, used, more, out) = spawn_blocking(work).await??;
             to.write_all(&out).await?;
-            counters.raw_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
         }
     }
 }
