@@ -22,11 +22,5 @@ pub mod render;
 pub mod api;
 pub mod link;
 pub mod ram;
-pub mod peer;
-pub mod host;
-pub mod journal;
-pub mod switchover;
-pub mod migration;
-pub mod incoming;
 
 pub mod io;

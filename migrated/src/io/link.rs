@@ -211,8 +211,7 @@ impl Link {
         &self.shared().peer
     }
 
-    /// Why the link is over, if it is.
-    pub fn over(&self) -> Option<LinkError> {
+    fn over(&self) -> Option<LinkError> {
         self.shared().over.borrow().clone()
     }
 

@@ -65,7 +65,8 @@ impl Desk {
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         self.locked().add(secret, self.start.elapsed());
         tracing::info!("a pairing token was printed; it works once, for ten minutes");
-        Ok(Token { address, secret, key_hash: hash_key(self.keys.spki()) }.format())
+        Ok(Token { name: self.reach.name.clone(), address, secret, key_hash: hash_key(self.keys.spki()) }
+            .format())
     }
 
     /// Pairs with the host that printed the token.
@@ -76,7 +77,7 @@ impl Desk {
             pin: Pin::Hash(token.key_hash),
             to: token.address,
             from: None,
-            whom: "the host of the token",
+            whom: &token.name,
             within: PAIR_WITHIN,
         };
         let hello = Hello {

@@ -1,8 +1,8 @@
 //! A pairing token: what one host prints and the other is given, once.
 //!
 //! ```text
-//! 192.0.2.1:4801/mfzq…  =  address of the host that printed it
-//!                          base32 of: secret (16) | SHA-256 of its key (32) | CRC-32 of all that and the address (4)
+//! site-a@192.0.2.1:4801/mfzq…  =  name and address of the host that printed it
+//!                                 base32 of: secret (16) | SHA-256 of its key (32) | CRC-32 of all of it (4)
 //! ```
 //!
 //! The hash pins the host that is dialled, the secret proves the one that dials. The checksum only tells a slip of
@@ -28,6 +28,8 @@ pub type Secret = [u8; 16];
 /// What a token says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
+    /// The name of the host that printed it.
+    pub name: String,
     /// Where the host that printed it is reached.
     pub address: SocketAddr,
     /// The one-time secret.
@@ -40,7 +42,7 @@ pub struct Token {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotAToken {
     /// Not of the form.
-    #[error("a token looks like 192.0.2.1:4801/… ; take the whole of what `migrated pair` printed")]
+    #[error("a token looks like site-a@192.0.2.1:4801/… ; take the whole of what `migrated pair` printed")]
     Form,
     /// The address is none.
     #[error("`{0}` in the token is not an address and a port")]
@@ -55,22 +57,23 @@ impl Token {
     pub fn format(&self) -> String {
         let mut bytes = [self.secret.as_slice(), &self.key_hash].concat();
         bytes.extend_from_slice(&self.checksum().to_le_bytes());
-        format!("{}/{}", self.address, BASE32_NOPAD.encode(&bytes).to_lowercase())
+        format!("{}@{}/{}", self.name, self.address, BASE32_NOPAD.encode(&bytes).to_lowercase())
     }
 
-    /// Reads what was printed. Case and white space around it do not matter.
+    /// Reads what was printed. Case of the code and white space around it do not matter.
     pub fn parse(text: &str) -> Result<Self, NotAToken> {
-        let (address, code) = text.trim().split_once('/').ok_or(NotAToken::Form)?;
+        let (place, code) = text.trim().split_once('/').ok_or(NotAToken::Form)?;
+        let (name, address) = place.split_once('@').ok_or(NotAToken::Form)?;
         let address = address.parse().map_err(|_| NotAToken::Address(address.to_owned()))?;
         let bytes = BASE32_NOPAD.decode(code.to_uppercase().as_bytes()).map_err(|_| NotAToken::Checksum)?;
         let (secret, rest) = bytes.split_first_chunk().ok_or(NotAToken::Checksum)?;
         let (key_hash, rest) = rest.split_first_chunk().ok_or(NotAToken::Checksum)?;
-        let token = Self { address, secret: *secret, key_hash: *key_hash };
+        let token = Self { name: name.to_owned(), address, secret: *secret, key_hash: *key_hash };
         if rest == token.checksum().to_le_bytes() { Ok(token) } else { Err(NotAToken::Checksum) }
     }
 
     fn checksum(&self) -> u32 {
-        let text = self.address.to_string();
+        let text = format!("{}@{}", self.name, self.address);
         crc32fast::hash(&[text.as_bytes(), &self.secret, &self.key_hash].concat())
     }
 }
@@ -165,7 +168,12 @@ mod tests {
     };
 
     fn token() -> Token {
-        Token { address: "192.0.2.1:4801".parse().unwrap(), secret: [7; 16], key_hash: hash_key(b"key") }
+        Token {
+            name: "site-a".into(),
+            address: "192.0.2.1:4801".parse().unwrap(),
+            secret: [7; 16],
+            key_hash: hash_key(b"key"),
+        }
     }
 
     fn said() -> Vec<u8> {
@@ -179,9 +187,10 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_printed() {
         let printed = token().format();
-        assert!(printed.starts_with("192.0.2.1:4801/a4dqobyha4dqobyha4dqobyh"), "{printed}");
+        assert!(printed.starts_with("site-a@192.0.2.1:4801/a4dqobyha4dqobyha4dqobyh"), "{printed}");
         assert_eq!(Token::parse(&printed), Ok(token()));
-        assert_eq!(Token::parse(&format!("  {}\n", printed.to_uppercase())), Ok(token()));
+        let (place, code) = printed.split_once('/').unwrap();
+        assert_eq!(Token::parse(&format!("  {place}/{}\n", code.to_uppercase())), Ok(token()));
         let six = Token { address: "[2001:db8::1]:4801".parse().unwrap(), ..token() };
         assert_eq!(Token::parse(&six.format()), Ok(six));
     }
@@ -197,7 +206,7 @@ mod tests {
             assert!(Token::parse(&printed[..at]).is_err());
         }
         assert_eq!(Token::parse("nonsense"), Err(NotAToken::Form));
-        assert_eq!(Token::parse("host/abc"), Err(NotAToken::Address("host".into())));
+        assert_eq!(Token::parse("a@host/abc"), Err(NotAToken::Address("host".into())));
     }
 
     #[test]
