@@ -90,9 +90,7 @@ chain outwards {{
 
 /// The whole input of nft that puts a table in place of whatever has its name.
 pub fn load(family: &str, table: &str, body: &str) -> String {
-    format!(
-        "table {family} {table} {{}}\ndelete table {family} {table}\ntable {family} {table} {{\n{body}}}\n"
-    )
+    format!("table {family} {table} {{}}\ndelete table {family} {table}\ntable {family} {table} {{\n{body}}}\n")
 }
 
 /// The whole input of nft that removes a table, whether it is there or not.

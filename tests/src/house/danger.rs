@@ -5,14 +5,13 @@ use super::paths::{self, words};
 use super::{Finding, Source};
 
 /// The only modules with `unsafe`, each with what is below it.
-const UNSAFE_MODULES: [&str; 7] = [
+const UNSAFE_MODULES: [&str; 6] = [
     "blockd/src/buffer",
     "blockd/src/io/ring",
     "blockd/src/io/sidecar_file",
     "blockd/src/io/file_store",
     "blockd/src/io/listen",
-    "migrated/src/io/process",
-    "migrated/src/io/tap/ioctl",
+    "tunnel/src/io/announce",
 ];
 
 /// Lines above an `unsafe` in which its reason is looked for.
