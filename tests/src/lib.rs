@@ -14,6 +14,8 @@ pub mod lab;
 pub mod numbered;
 pub mod initramfs;
 pub mod qmp;
+pub mod guest_kit;
 pub mod guest;
+pub mod prober;
 pub mod relay;
 pub mod bench;
