@@ -17,5 +17,6 @@ pub mod qmp;
 pub mod guest_kit;
 pub mod guest;
 pub mod prober;
+pub mod oracle;
 pub mod relay;
 pub mod bench;

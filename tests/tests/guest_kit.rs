@@ -1,9 +1,17 @@
 //! The guest, the prober and the oracle together, on plain QEMU: what the tests of a move stand on.
 
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
 use tests::guest_kit::machine::{Machine, Start};
+use tests::guest_kit::service::Answer;
 use tests::guest_kit::{ADDRESS, GuestKit, Recipe};
 use tests::lab::Lab;
+use tests::oracle::image::{self, Holds, WrittenDisk};
+use tests::oracle::{self, Evidence, Kind};
 use tests::prober::figures::{Figures, Threshold};
+use tests::prober::record::Record;
 use tests::prober::{Prober, Watch};
 use tests::require;
 
@@ -17,7 +25,7 @@ fn a_restored_guest_writes_dirties_and_answers_and_the_client_sees_it() {
     let kit = require!(GuestKit::prepare(&recipe));
     let (images, boot) = (lab.scratch.join("images"), lab.scratch.join("boot"));
     for folder in [&images, &boot] {
-        std::fs::create_dir(folder).expect("make a folder");
+        fs::create_dir(folder).expect("make a folder");
     }
     let state = kit.install(&images, &boot);
     let mut machine = Machine::start(&lab, kit.guest(), &images, &boot, Start::Restore(state));
@@ -45,4 +53,28 @@ fn a_restored_guest_writes_dirties_and_answers_and_the_client_sees_it() {
     assert!(figures.new_connection_us.is_some());
     service.ask("poweroff");
     machine.wait_for_end();
+    judge(&lab, &images, &record, &checked);
+}
+
+/// The oracle passes what the guest has left, and misses one write that is taken away.
+fn judge(lab: &Lab, images: &Path, client: &Record, memory: &Answer) {
+    let disk = |image: &str, holds, index: usize| {
+        let most = Some(client.disks[index].highest());
+        WrittenDisk { image: images.join(image), holds, slots: SLOTS, most }
+    };
+    let evidence = Evidence {
+        disks: vec![disk("two.raw", Holds::FileSystem, 0), disk("two-b.raw", Holds::Numbers, 1)],
+        identical: vec![],
+        memory: Some(memory),
+        running: vec!["here"],
+        expected: "here",
+        client,
+    };
+    oracle::insist(&evidence, lab.scratch.path());
+    let image = &evidence.disks[0].image;
+    let at = image::find(image, client.disks[0].highest()).expect("the last block is there");
+    let file = File::options().write(true).open(image).expect("open an image");
+    file.write_all_at(&[0; 4096], at).expect("lose a write");
+    let found = oracle::violations(&evidence, lab.scratch.path());
+    assert_eq!(found.iter().map(|violation| violation.kind).collect::<Vec<_>>(), [Kind::Block], "{found:?}");
 }
