@@ -7,10 +7,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::binaries::{GuestKernel, guest_kernel, target_dir};
+use crate::binaries::{GuestKernel, guest_kernel};
+use crate::guest_kit::programs;
 use crate::initramfs;
 use crate::program::{Program, Tool};
 use crate::qmp::Qmp;
@@ -20,8 +20,6 @@ use crate::wait::wait_for;
 
 /// An emulated guest on a busy machine is slow to boot and slow to write.
 const GUEST_PATIENCE: Duration = Duration::from_secs(180);
-
-const WRITER_SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/guest_writer.rs");
 
 /// Where the guest writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +47,7 @@ impl Kit {
         if !initramfs::busybox().exists() {
             return Err(Missing::Installable("busybox-static is not installed; run `make setup`".to_owned()));
         }
-        Ok(Self { kernel: guest_kernel()?, writer: build_writer() })
+        Ok(Self { kernel: guest_kernel()?, writer: programs::writer() })
     }
 
     /// Boot a guest from the NBD export at `socket`; its writer uses `slots` blocks.
@@ -101,23 +99,6 @@ impl Kit {
         whole.set_len(slots * 4096).expect("set the length of what debugfs has dumped");
         self.verify(&file, slots, acknowledged);
     }
-}
-
-/// Build the writer once in a test program; several of them may run at the same time.
-fn build_writer() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let build = || {
-        let folder = target_dir().join("guest");
-        let work = folder.join(std::process::id().to_string());
-        fs::create_dir_all(&work).expect("make a folder for the guest's programs");
-        let (writer, fresh) = (folder.join("guest_writer"), work.join("guest_writer"));
-        let flags = ["--edition=2024", "-Copt-level=2", "-Ctarget-feature=+crt-static", "-o"];
-        Tool::new("rustc").args(flags).arg(&fresh).arg(WRITER_SOURCE).run();
-        fs::rename(&fresh, &writer).expect("put the guest's writer into its place");
-        fs::remove_dir_all(&work).expect("remove the folder of a build");
-        writer
-    };
-    BUILT.get_or_init(build).clone()
 }
 
 /// A guest that runs.

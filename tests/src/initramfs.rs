@@ -46,13 +46,13 @@ pub fn build(target: &Path, modules: &Path, writer: &Path) {
     fs::write(target, archive.finish()).expect("write an initramfs");
 }
 
-/// The same for a guest that has its root, and all its programs, on the disk; it also finds its network card.
-pub fn build_for_root(target: &Path, modules: &Path) {
+/// The archive for a guest that has its root, and all its programs, on the disk; it also finds its network card.
+pub fn for_root(modules: &Path) -> Vec<u8> {
     let mut archive = Archive::with_busybox();
     let wanted = [&VIRTIO_MODULES[..], &DISK_MODULES, &NETWORK_MODULES, &BUTTON_MODULES].concat();
     let names = archive.modules(modules, &wanted);
     archive.file("init", INIT.replace("@MODULES@", &names).as_bytes());
-    fs::write(target, archive.finish()).expect("write an initramfs");
+    archive.finish()
 }
 
 /// Make an ext4 image of `size_bytes` that the guest can have its root on.

@@ -51,48 +51,101 @@ pub fn number_of(block: &[u8]) -> Result<Option<u64>, String> {
     Ok(Some(u64::from_le_bytes(block[8..16].try_into().expect("8 bytes"))))
 }
 
-/// FNV-1a over everything but the check itself.
+/// FNV-1a over the words of everything but the check itself.
 fn check(block: &[u8]) -> u64 {
-    let bytes = block[..16].iter().chain(&block[24..]);
-    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
+    let words = block[..16].chunks_exact(8).chain(block[24..].chunks_exact(8));
+    words.fold(0xCBF2_9CE4_8422_2325, |hash, word| {
+        let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
+        (hash ^ word).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// The highest number that any block claims to have, whether it is whole or not: where a writer goes on.
+pub fn claimed(blocks: &[u8]) -> u64 {
+    let heads = blocks.chunks_exact(BLOCK_BYTES).filter(|block| block[..8] == MAGIC);
+    let numbers = heads.map(|block| u64::from_le_bytes(block[8..16].try_into().expect("8 bytes")));
+    numbers.max().unwrap_or(0)
 }
 
 /// Check every slot after the numbers `1..=acknowledged` were written in order, of which every one was
-/// acknowledged, and at most `unanswered` more. Hands back how many blocks there are.
+/// acknowledged, and at most `unanswered` more. Hands back how many blocks there are, or the first fault.
 pub fn verify(
     slots: u64,
     acknowledged: u64,
     unanswered: u64,
-    mut read: impl FnMut(u64, &mut [u8]),
+    read: impl FnMut(u64, &mut [u8]),
 ) -> Result<u64, String> {
-    let mut newest = vec![0u64; usize::try_from(slots).expect("slots fit into memory")];
-    for number in acknowledged.saturating_sub(slots) + 1..=acknowledged {
-        newest[slot_of(number, slots) as usize] = number;
-    }
+    let survey = survey(slots, acknowledged, Some(acknowledged + unanswered), read);
+    survey.faults.into_iter().next().map_or(Ok(survey.present), Err)
+}
+
+/// What a disk holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Slots that hold a block.
+    pub present: u64,
+    /// The highest number of a whole block.
+    pub newest: u64,
+    /// Everything that is wrong.
+    pub faults: Vec<String>,
+}
+
+/// Look at every slot. The writer has begun `n` only when `n - 1` was durable: so whatever number is found, all
+/// before it must be there, also those of which nobody has heard that they were acknowledged. `most` is the highest
+/// number that was ever begun, where that is known.
+pub fn survey(
+    slots: u64,
+    acknowledged: u64,
+    most: Option<u64>,
+    mut read: impl FnMut(u64, &mut [u8]),
+) -> Survey {
+    let mut survey = Survey::default();
     let mut block = vec![0; BLOCK_BYTES];
-    let mut present = 0;
+    let mut numbers = Vec::new();
     for slot in 0..slots {
         read(slot, &mut block);
-        let at_least = newest[slot as usize];
-        let found = number_of(&block).map_err(|why| format!("slot {slot}: {why}"))?;
-        let number = found.unwrap_or(0);
-        if number < at_least {
-            return Err(format!("slot {slot}: holds {number}, but {at_least} was acknowledged"));
-        }
-        if number > acknowledged + unanswered {
-            return Err(format!("slot {slot}: holds {number}, but only {acknowledged} were acknowledged"));
-        }
-        if number != 0 && slot_of(number, slots) != slot {
-            return Err(format!("slot {slot}: holds {number}, which belongs to {}", slot_of(number, slots)));
-        }
-        present += u64::from(found.is_some());
+        let found = number_of(&block).unwrap_or_else(|why| {
+            survey.faults.push(format!("slot {slot}: {why}"));
+            None
+        });
+        numbers.push(found.unwrap_or(0));
+        survey.present += u64::from(found.is_some());
     }
-    Ok(present)
+    survey.newest = numbers.iter().copied().max().unwrap_or(0);
+    let durable = acknowledged.max(survey.newest.saturating_sub(1));
+    let mut at_least = vec![0u64; numbers.len()];
+    for number in durable.saturating_sub(slots) + 1..=durable {
+        at_least[slot_of(number, slots) as usize] = number;
+    }
+    for (slot, (number, at_least)) in numbers.into_iter().zip(at_least).enumerate() {
+        survey.faults.extend(fault(slot as u64, slots, number, (at_least, acknowledged, most)));
+    }
+    survey
+}
+
+/// What is wrong with a slot that holds `number` (0: nothing).
+fn fault(
+    slot: u64,
+    slots: u64,
+    number: u64,
+    (at_least, acknowledged, most): (u64, u64, Option<u64>),
+) -> Option<String> {
+    if number < at_least && at_least <= acknowledged {
+        return Some(format!("slot {slot}: holds {number}, but {at_least} was acknowledged"));
+    }
+    if number < at_least {
+        return Some(format!("slot {slot}: holds {number}, but {at_least} was durable before a later one"));
+    }
+    if most.is_some_and(|most| number > most) {
+        return Some(format!("slot {slot}: holds {number}, but only {acknowledged} were acknowledged"));
+    }
+    let place = slot_of(number, slots);
+    (number != 0 && place != slot).then(|| format!("slot {slot}: holds {number}, which belongs to {place}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK_BYTES, number_of, slot_of, stamp, verify};
+    use super::{BLOCK_BYTES, claimed, number_of, slot_of, stamp, survey, verify};
 
     /// The slots as they are after the numbers up to `last`.
     fn written(slots: u64, last: u64) -> Vec<Vec<u8>> {
@@ -137,5 +190,24 @@ mod tests {
         assert_eq!(number_of(&block), Ok(None));
         stamp(&mut block, 77);
         assert_eq!(number_of(&block), Ok(Some(77)));
+    }
+
+    #[test]
+    fn a_write_that_nobody_heard_of_is_missed_when_a_later_one_is_there() {
+        let mut disk = written(16, 43);
+        disk[slot_of(42, 16) as usize].fill(0);
+        let look = |acknowledged, most| {
+            survey(16, acknowledged, most, |slot, block| block.copy_from_slice(&disk[slot as usize]))
+        };
+        let found = look(40, None);
+        assert_eq!((found.present, found.newest, found.faults.len()), (15, 43, 1));
+        assert!(found.faults[0].contains("42 was durable before a later one"), "{:?}", found.faults);
+        assert_eq!(look(42, Some(42)).faults.len(), 2, "one lost, and one that was never begun");
+    }
+
+    #[test]
+    fn a_writer_finds_where_it_was() {
+        assert_eq!(claimed(&written(16, 43).concat()), 43);
+        assert_eq!(claimed(&written(16, 0).concat()), 0);
     }
 }

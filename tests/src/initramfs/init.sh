@@ -4,7 +4,7 @@ $bb mount -t proc none /proc
 $bb mount -t sysfs none /sys
 $bb mount -t devtmpfs none /dev
 # All that is printed goes to the serial console, past the kernel's own log.
-exec >/dev/ttyS0 2>&1
+if (: >/dev/ttyS0) 2>/dev/null; then exec >/dev/ttyS0 2>&1; fi
 for module in @MODULES@; do
     $bb insmod /modules/$module || echo "guest: cannot load $module"
 done

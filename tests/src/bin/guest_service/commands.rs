@@ -1,0 +1,114 @@
+//! Commands to the guest's programs, one a line, each with an answer of one line.
+//!
+//! ```text
+//! writer [disk=a|b] [rate=N] [burst=N] [slots=N]   write from now on           ok disk=a acknowledged=17 …
+//! writer [disk=a|b] stop | writer [disk=a|b] status
+//! dirty [mib=N] [rate=N] [working=MIB]             dirty memory from now on    ok pages=4096 dirtied=0 …
+//! dirty stop | dirty status
+//! check                                            verify the memory           ok pages=4096 versions=123 | bad page=7 …
+//! uptime                                           the guest's clock           ok us=… ticks=… longest_gap_us=…
+//! sync | poweroff | reboot                                                     ok
+//! ```
+//!
+//! What is left out of a command stays as it was. Anything else is answered by `error` and why; not a shell.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::dirtier::{self, Dirtier};
+use crate::power;
+use crate::writer::{self, Writer};
+
+/// What commands go to.
+pub struct Parts {
+    /// The guest's clock.
+    pub clock: Arc<Clock>,
+    /// One for each disk.
+    pub writers: Vec<Arc<Writer>>,
+    /// The one of the memory.
+    pub dirtier: Arc<Dirtier>,
+}
+
+/// Places of a writer that was never told.
+const USUAL_SLOTS: u64 = 1024;
+
+/// Answer one client until it has no more commands.
+pub fn answer(stream: &TcpStream, parts: &Parts) -> io::Result<()> {
+    let mut answers = stream;
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = execute(&words, parts).unwrap_or_else(|why| format!("error {line:?}: {why}"));
+        answers.write_all(format!("{answer}\n").as_bytes())?;
+        // Answered first: there is nobody left to do it afterwards.
+        if let [how @ ("poweroff" | "reboot")] = words[..] {
+            power::end(how);
+        }
+    }
+    Ok(())
+}
+
+fn execute(words: &[&str], parts: &Parts) -> Result<String, String> {
+    match words {
+        ["writer", words @ ..] => write(words, parts),
+        ["dirty", "stop"] => Ok(parts.dirtier.stop()),
+        ["dirty", "status"] => Ok(parts.dirtier.describe()),
+        ["dirty", settings @ ..] => dirty(settings, parts),
+        ["check"] => Ok(parts.dirtier.check()),
+        ["uptime"] => Ok(parts.clock.describe()),
+        ["sync" | "poweroff" | "reboot"] => Ok(power::sync()),
+        _ => Err("there is no such command".to_owned()),
+    }
+}
+
+fn write(words: &[&str], parts: &Parts) -> Result<String, String> {
+    let disk = words.iter().find_map(|word| word.strip_prefix("disk=")).unwrap_or("a");
+    let writer = parts.writers.iter().find(|writer| writer.name.to_string() == disk);
+    let writer = writer.ok_or_else(|| format!("there is no disk {disk}"))?;
+    let words: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with("disk=")).collect();
+    match words[..] {
+        ["stop"] => return Ok(writer.stop()),
+        ["status"] => return Ok(writer.describe()),
+        _ => {}
+    }
+    let settings = settings(&words, &["rate", "burst", "slots"])?;
+    Ok(writer.run(|orders: &mut writer::Orders| {
+        if orders.slots == 0 {
+            orders.slots = USUAL_SLOTS;
+        }
+        for (name, value) in settings {
+            match name {
+                "rate" => orders.rate = value,
+                "burst" => orders.burst = value,
+                _ => orders.slots = value,
+            }
+        }
+    }))
+}
+
+fn dirty(words: &[&str], parts: &Parts) -> Result<String, String> {
+    let settings = settings(words, &["mib", "rate", "working"])?;
+    Ok(parts.dirtier.run(|orders: &mut dirtier::Orders| {
+        for (name, value) in settings {
+            match name {
+                "mib" => orders.mib = value,
+                "rate" => orders.rate = value,
+                _ => orders.working_mib = value,
+            }
+        }
+    }))
+}
+
+/// `name=number` for names that are known.
+fn settings<'a>(words: &[&'a str], known: &[&str]) -> Result<Vec<(&'a str, u64)>, String> {
+    let parse = |word: &&'a str| {
+        let (name, value) = word.split_once('=').ok_or_else(|| format!("{word} is not NAME=NUMBER"))?;
+        if !known.contains(&name) {
+            return Err(format!("{name} is none of {known:?}"));
+        }
+        Ok((name, value.parse().map_err(|_| format!("{value} is not a number"))?))
+    };
+    words.iter().map(parse).collect()
+}
