@@ -11,9 +11,9 @@
 
 pub mod quantity;
 pub mod guest;
+pub mod config;
 pub mod qemu;
 pub mod qmp;
-pub mod config;
 pub mod phase;
 pub mod report;
 pub mod status;
@@ -22,5 +22,11 @@ pub mod render;
 pub mod api;
 pub mod link;
 pub mod ram;
+pub mod peer;
+pub mod host;
+pub mod journal;
+pub mod switchover;
+pub mod migration;
+pub mod incoming;
 
 pub mod io;

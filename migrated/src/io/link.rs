@@ -211,7 +211,8 @@ impl Link {
         &self.shared().peer
     }
 
-    fn over(&self) -> Option<LinkError> {
+    /// Why the link is over, if it is.
+    pub fn over(&self) -> Option<LinkError> {
         self.shared().over.borrow().clone()
     }
 
