@@ -9,10 +9,24 @@
 //! maps to its own: so the same description fits both sites. It never holds a command line, and no field of it is
 //! ever read by a shell. Every field is checked again by the host that receives it.
 
+mod check;
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why a description is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GuestError {
+    /// It is not TOML, or holds what no description holds; says line and column.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Its fields are wrong: all of them that are, each with what to do.
+    #[error("{}", .0.join("\n"))]
+    Faults(Vec<String>),
+}
 
 /// One guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +115,27 @@ pub struct Nic {
     /// The name that DNS has for the address; without one DNS is left alone.
     #[serde(default)]
     pub dns_name: Option<String>,
+}
+
+impl Guest {
+    /// Reads a description and checks it.
+    pub fn parse(toml: &str) -> Result<Self, GuestError> {
+        let guest: Self = toml::from_str(toml)
+            .map_err(|error| GuestError::Unreadable(error.to_string().trim_end().into()))?;
+        guest.check().map_err(GuestError::Faults)?;
+        Ok(guest)
+    }
+
+    /// Checks every field; the error has all faults at once, each with its place and what to do.
+    pub fn check(&self) -> Result<(), Vec<String>> {
+        let faults = check::faults(self);
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// The name that a disk has at every host (`blockd --disk-id`).
+    pub fn disk_name(&self, disk: &Disk) -> String {
+        format!("{}-{}", self.name, disk.id)
+    }
 }
 
 fn one() -> u32 {

@@ -1,6 +1,7 @@
 //! All that touches the world: sockets, files, clocks, processes.
 #![allow(clippy::disallowed_methods)]
 
+pub mod qmp;
 pub mod peer_channel;
 pub mod journal_file;
 

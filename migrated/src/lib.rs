@@ -11,6 +11,8 @@
 
 pub mod quantity;
 pub mod guest;
+pub mod qemu;
+pub mod qmp;
 pub mod config;
 pub mod phase;
 pub mod report;
@@ -22,5 +24,6 @@ pub mod peer;
 pub mod journal;
 pub mod switchover;
 pub mod migration;
+pub mod incoming;
 
 pub mod io;

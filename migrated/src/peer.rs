@@ -7,7 +7,7 @@
 //!   (disks and memory in their own channels)                                            ◄── loaded     (notice)
 //!   path-switch ───────────────────────►   takes the guest's packets                    ◄── done
 //!   take n ────────────────────────────►   journals *taken*, promotes, journals *started*, cont
-//!                                                                                       ◄── taken, running (notices)
+//!                                                                                       ◄── taken, then running (notice)
 //!   readdress ─────────────────────────►   probes the guest, updates DNS                ◄── readdressed
 //! ```
 //!
@@ -53,6 +53,8 @@ pub enum Request {
         migration: String,
         /// The generation that all its disks are sealed for.
         generation: u64,
+        /// It runs there; otherwise it stays paused, as it was.
+        run: bool,
     },
     /// Has this migration been taken? What the journal says, and if it says nothing, *refused* from now on (M2).
     Verdict {
@@ -151,10 +153,12 @@ pub enum Answer {
         /// All of them at once.
         reasons: Vec<String>,
     },
-    /// What the journal says of a migration.
+    /// What the journal says of a migration. Also the answer to `take`, given when *taken* is journalled.
     Verdict {
         /// It was taken: the guest is here.
         taken: bool,
+        /// It is up: it runs, or stands still as it did at the source.
+        running: bool,
     },
     /// What became of the names.
     Readdressed {
@@ -187,8 +191,6 @@ pub struct Reserved {
 pub enum Notice {
     /// The whole guest is in the destination's QEMU, which is paused.
     Loaded {},
-    /// The journal says *taken*: from here on the guest is the destination's.
-    Taken {},
     /// The guest runs here, or stands still as it did at the source.
     Running {},
     /// Something failed that ends the migration, if the guest is not taken yet.
@@ -239,8 +241,9 @@ mod tests {
 
     #[test]
     fn the_bytes_of_messages_never_change() {
-        let call = Call { id: 7, request: Request::Take { migration: "ab".into(), generation: 3 } };
-        let json = br#"{"id":7,"request":{"request":"take","migration":"ab","generation":3}}"#;
+        let call =
+            Call { id: 7, request: Request::Take { migration: "ab".into(), generation: 3, run: true } };
+        let json = br#"{"id":7,"request":{"request":"take","migration":"ab","generation":3,"run":true}}"#;
         let bytes = encode(&call);
         assert_eq!(bytes[..4], (json.len() as u32).to_be_bytes());
         assert_eq!(&bytes[4..], json);

@@ -142,3 +142,49 @@ impl Phase {
             || (next == Phase::RollingBack && row.on_failure == OnFailure::RollBack && self != next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of `docs/migration.md`, from ours.
+    fn documented() -> String {
+        let mut text = String::from(
+            "| phase | at most | guest | cancel | a failure leads to | next |\n|---|---|---|---|---|---|\n",
+        );
+        for row in &TABLE {
+            let at_most = row
+                .deadline
+                .map_or("as long as it takes".to_owned(), |at_most| format!("{} s", at_most.as_secs()));
+            let guest = if row.paused { "paused" } else { "runs" };
+            let cancel = if row.cancellable { "yes" } else { "no" };
+            let leads_to = match row.on_failure {
+                OnFailure::RollBack => "the source",
+                OnFailure::Ask => "the destination's journal",
+                OnFailure::GoOn => "going on",
+                OnFailure::Stay => "nothing",
+            };
+            let next: Vec<&str> = row.next.iter().map(|next| next.name()).collect();
+            let next = if next.is_empty() { String::new() } else { format!("{} ", next.join(", ")) };
+            text += &format!("| {} | {at_most} | {guest} | {cancel} | {leads_to} | {next}|\n", row.name);
+        }
+        text
+    }
+
+    #[test]
+    fn the_documentation_has_this_table() {
+        let page = include_str!("../../docs/migration.md");
+        let (_, rest) = page.split_once("<!-- phases: begin -->\n").expect("the table's begin");
+        let (table, _) = rest.split_once("<!-- phases: end -->").expect("the table's end");
+        assert_eq!(table, documented());
+    }
+
+    #[test]
+    fn every_phase_has_one_row_and_all_but_the_first_follow_another() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert!(TABLE[index + 1..].iter().all(|other| other.phase != row.phase), "{} twice", row.name);
+            let follows = TABLE.iter().any(|before| before.phase.may_become(row.phase));
+            assert!(follows || row.phase == Phase::PreMigration, "nothing leads to {}", row.name);
+        }
+    }
+}

@@ -78,7 +78,10 @@ impl JournalFile {
 
     /// Appends a record; it is durable when this returns. Blocks for as long as the disk takes.
     pub fn append(&self, record: Record) -> Result<(), JournalError> {
-        let mut inner = self.lock();
+        self.append_locked(&mut self.lock(), record)
+    }
+
+    fn append_locked(&self, inner: &mut Inner, record: Record) -> Result<(), JournalError> {
         if inner.broken {
             return Err(JournalError::Broken { path: self.path.clone() });
         }
@@ -90,6 +93,18 @@ impl JournalFile {
         }
         inner.records.push(record);
         Ok(())
+    }
+
+    /// Promises *taken* or *refused*, unless one of them was promised before: that one holds for ever (M2). Gives what
+    /// holds now, durable.
+    pub fn decide(&self, record: Record) -> Result<bool, JournalError> {
+        let mut inner = self.lock();
+        if let Some(taken) = verdict(&inner.records, &record.migration) {
+            return Ok(taken);
+        }
+        let taken = record.step == Step::Taken;
+        self.append_locked(&mut inner, record)?;
+        Ok(taken)
     }
 
     /// The last promise of a migration.
@@ -157,6 +172,17 @@ mod tests {
         fs::write(&path, "00000000 {}\nmore\n").unwrap();
         let error = JournalFile::open(&path).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn the_first_verdict_holds_for_ever() {
+        let path = std::env::temp_dir().join(format!("journal-verdict-{}", std::process::id()));
+        let _ = fs::remove_file(&path);
+        let journal = JournalFile::open(&path).unwrap();
+        assert!(!journal.decide(record(Step::Refused)).unwrap());
+        assert!(!journal.decide(record(Step::Taken)).unwrap(), "refused before");
+        assert_eq!(journal.records().len(), 1);
         fs::remove_file(&path).unwrap();
     }
 

@@ -1,0 +1,334 @@
+//! The destination's side of a migration, done: one visit a link, its requests one after another.
+//!
+//! ```text
+//! link ─┬─ control ─► requests ─► arrival (machine, disks, tunnels) ─► answers, notices
+//!       ├─ disk n  ◄──► blockd's replica socket
+//!       └─ ram     ───► QEMU's incoming socket
+//! ```
+//!
+//! When the link ends before the guest was taken, everything is given up; after that it is started whatever the link
+//! does (M2). Which request is allowed when stands in `incoming`.
+
+mod arrival;
+mod names;
+mod reserve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::incoming::{Stage, allow};
+use crate::io::journal_file::unix_ms;
+use crate::io::link::{Channel, Link, copy_both};
+use crate::io::machine::Machine;
+use crate::io::peer_channel::{PeerServer, PeerWriter};
+use crate::io::ram::receive;
+use crate::io::site::Site;
+use crate::journal::{Record, Step};
+use crate::link::Label;
+use crate::peer::{Answer, Call, Notice, Request};
+use crate::phase::Phase;
+use crate::status::{Outcome, Status};
+
+use self::arrival::Arrival;
+
+/// How long a new link may take to say what it is for.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often QEMU is asked whether it holds the guest, should its event be lost.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
+
+/// Serves a link until it ends.
+pub async fn serve(site: Arc<Site>, link: Link) {
+    let source = link.peer().to_owned();
+    match visit(site, link).await {
+        Ok(()) => tracing::debug!(source, "the link ended"),
+        Err(error) => tracing::warn!(source, "the link ended: {error:#}"),
+    }
+}
+
+async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
+    let (label, channel) = timeout(OPEN_LIMIT, link.accept()).await.context("it opens no channel")??;
+    if label != Label::Control {
+        bail!("its first channel is {label:?} and not the control channel");
+    }
+    let server = PeerServer::start(channel);
+    let writer = server.writer();
+    let mut visit = Visit { site, link, writer, stage: Stage::Nothing, arrival: None, relays: JoinSet::new() };
+    let ended = visit.run(server).await;
+    visit.leave("the link ended").await;
+    ended
+}
+
+/// One source's visit.
+struct Visit {
+    site: Arc<Site>,
+    link: Link,
+    writer: PeerWriter,
+    stage: Stage,
+    arrival: Option<Arrival>,
+    relays: JoinSet<()>,
+}
+
+impl Visit {
+    async fn run(&mut self, mut server: PeerServer) -> Result<()> {
+        loop {
+            let awaits_memory = self.stage == Stage::Reserved;
+            let machine = self.arrival.as_ref().map(|arrival| arrival.machine.clone());
+            let watched = machine.clone();
+            tokio::select! {
+                call = server.next() => match call {
+                    Some(call) => self.handle(call).await?,
+                    None => return Ok(()),
+                },
+                accepted = self.link.accept() => {
+                    let (label, channel) = accepted?;
+                    self.connect(label, channel).await?;
+                }
+                loaded = async { loaded(machine.as_ref().expect("it is there in this stage")).await }, if awaits_memory && machine.is_some() => {
+                    self.handle_memory(loaded).await?;
+                }
+                () = async { watched.as_ref().expect("it is there in these stages").qmp().closed().await },
+                    if watched.is_some() && self.stage == Stage::Loaded =>
+                {
+                    self.fail("the destination's QEMU has ended").await?;
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, call: Call) -> Result<()> {
+        let answer = match allow(self.stage, &call.request) {
+            Ok(()) => self.perform(call.id, call.request).await,
+            Err(reason) => Some(Answer::Refused { reasons: vec![reason] }),
+        };
+        if let Some(answer) = answer {
+            self.writer.answer(call.id, answer).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what a request asks for. None: it has been answered already.
+    async fn perform(&mut self, id: u64, request: Request) -> Option<Answer> {
+        let done = |result: Result<()>| match result {
+            Ok(()) => Answer::Done {},
+            Err(error) => Answer::Refused { reasons: vec![format!("{error:#}")] },
+        };
+        Some(match request {
+            Request::Reserve(wanted) => self.reserve(*wanted).await,
+            Request::PathPrepare(order) => match self.arrival.as_mut() {
+                Some(arrival) => done(arrival.prepare_path(&order).await),
+                None => nothing_reserved(),
+            },
+            Request::PathSwitch {} => match &self.arrival {
+                Some(arrival) => done(arrival.switch_path().await),
+                None => nothing_reserved(),
+            },
+            Request::PathBack {} => match &self.arrival {
+                Some(arrival) => done(arrival.switch_path_back().await),
+                None => nothing_reserved(),
+            },
+            Request::Take { migration, generation, run } => return self.take(id, &migration, generation, run).await,
+            Request::Verdict { migration, generation } => self.verdict(migration, generation),
+            Request::Readdress {} => match &self.arrival {
+                Some(arrival) => {
+                    let (names, troubles) = names::readdress(arrival).await;
+                    Answer::Readdressed { names, troubles }
+                }
+                None => nothing_reserved(),
+            },
+            Request::Abort { reason, keep_disks } => {
+                self.give_up(&reason, keep_disks).await;
+                Answer::Done {}
+            }
+            Request::Mirror(status) => {
+                self.mirror(*status);
+                Answer::Done {}
+            }
+        })
+    }
+
+    async fn reserve(&mut self, wanted: crate::peer::Reserve) -> Answer {
+        let dry_run = wanted.dry_run;
+        match reserve::reserve(&self.site, self.link.peer(), wanted).await {
+            Ok(reserve::Kept::Looked(reserved)) if dry_run => Answer::Reserved(reserved),
+            Ok(reserve::Kept::Looked(_)) => unreachable!("only a dry run just looks"),
+            Ok(reserve::Kept::Arrival(arrival)) => {
+                let reserved = arrival.reserved.clone();
+                self.arrival = Some(*arrival);
+                self.stage = Stage::Reserved;
+                Answer::Reserved(reserved)
+            }
+            Err(reasons) => {
+                tracing::warn!(source = self.link.peer(), ?reasons, "a guest is refused");
+                Answer::Refused { reasons }
+            }
+        }
+    }
+
+    /// Connects a channel of the source with what it is for.
+    async fn connect(&mut self, label: Label, channel: Channel) -> Result<()> {
+        let arrival = self.arrival.as_ref().context("a channel came before anything was reserved")?;
+        match label {
+            Label::Disk(number) => {
+                let described = arrival.reserve.guest.disks.get(usize::from(number));
+                let disk = described.and_then(|described| arrival.machine.disks().iter().find(|disk| disk.id() == described.id));
+                let disk = disk.with_context(|| format!("a channel came for disk {number}, which is not reserved"))?;
+                let stream = UnixStream::connect(&disk.places().replica).await.context("the disk's copy does not answer")?;
+                self.relays.spawn(async move {
+                    if let Err(error) = copy_both(stream, channel).await {
+                        tracing::debug!(number, %error, "a disk's stream ended");
+                    }
+                });
+            }
+            Label::Ram(_) => {
+                let socket = incoming_socket(&arrival.machine);
+                let stream = UnixStream::connect(&socket).await.context("QEMU does not take the memory")?;
+                self.relays.spawn(receive(channel, stream));
+            }
+            Label::Control => bail!("a second control channel"),
+        }
+        Ok(())
+    }
+
+    async fn handle_memory(&mut self, loaded: Result<()>) -> Result<()> {
+        match loaded {
+            Ok(()) => {
+                self.stage = Stage::Loaded;
+                Ok(self.writer.notice(Notice::Loaded {}).await?)
+            }
+            Err(error) => self.fail(&format!("{error:#}")).await,
+        }
+    }
+
+    /// The guest cannot come: says so, and gives up.
+    async fn fail(&mut self, reason: &str) -> Result<()> {
+        self.give_up(reason, true).await;
+        Ok(self.writer.notice(Notice::Failed { reason: reason.to_owned() }).await?)
+    }
+
+    async fn give_up(&mut self, reason: &str, keep_disks: bool) {
+        self.stage = Stage::Over;
+        self.relays.abort_all();
+        if let Some(arrival) = self.arrival.take() {
+            let handle = arrival.handle.clone();
+            arrival.give_up(reason, keep_disks).await;
+            let status = handle.status();
+            handle.end(report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]));
+        }
+    }
+
+    async fn take(&mut self, id: u64, migration: &str, generation: u64, run: bool) -> Option<Answer> {
+        let Some(arrival) = self.arrival.as_ref().filter(|arrival| arrival.reserve.migration == migration) else {
+            return Some(nothing_reserved());
+        };
+        let looked = arrival.look(generation).await;
+        let step = if looked.is_ok() { Step::Taken } else { Step::Refused };
+        let record = arrival.record(step);
+        let decided = tokio::task::block_in_place(|| self.site.journal.decide(record));
+        let reason = match (decided, looked) {
+            (Ok(true), _) => {
+                // From here on nothing leads back; whether the source hears of it changes nothing.
+                self.stage = Stage::Taken;
+                let _ = self.writer.answer(id, Answer::Verdict { taken: true, running: false }).await;
+                self.start(run).await;
+                return None;
+            }
+            (Ok(false), Err(error)) => format!("{error:#}"),
+            (Ok(false), Ok(())) => "it was refused before, and that holds for ever".to_owned(),
+            // Nothing was promised: the source asks again.
+            (Err(error), _) => {
+                tracing::error!(migration, "{error}");
+                return None;
+            }
+        };
+        Some(Answer::Refused { reasons: vec![reason] })
+    }
+
+    async fn start(&mut self, run: bool) {
+        let arrival = self.arrival.as_ref().expect("it was taken");
+        arrival.start(run).await;
+        self.stage = Stage::Running;
+        let _ = self.writer.notice(Notice::Running {}).await;
+        let _ = arrival.handle.enter(Phase::Readdress);
+        self.relays.abort_all();
+        if let Err(error) = arrival.settle() {
+            tracing::error!(guest = arrival.reserve.guest.name, "cannot write down that the guest is here: {error:#}");
+        }
+    }
+
+    fn verdict(&self, migration: String, generation: u64) -> Answer {
+        let refused = Record {
+            guest: String::new(),
+            peer: self.link.peer().to_owned(),
+            step: Step::Refused,
+            unix_ms: unix_ms(),
+            migration: migration.clone(),
+            generation,
+        };
+        match tokio::task::block_in_place(|| self.site.journal.decide(refused)) {
+            Ok(taken) => {
+                let running = taken && self.site.is_up(&migration);
+                Answer::Verdict { taken, running }
+            }
+            Err(error) => Answer::Refused { reasons: vec![error.to_string()] },
+        }
+    }
+
+    fn mirror(&self, source: Status) {
+        let Some(arrival) = &self.arrival else { return };
+        arrival.handle.update(|status| {
+            *status = Status { incoming: true, id: status.id.clone(), report: None, outcome: None, ..source };
+        });
+    }
+
+    /// The link has ended.
+    async fn leave(mut self, reason: &str) {
+        if self.stage < Stage::Taken {
+            self.give_up(reason, true).await;
+        } else if let Some(arrival) = self.arrival.take() {
+            let status = arrival.handle.status();
+            arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
+            self.site.release(&arrival.reserve.migration);
+            let done = tokio::task::block_in_place(|| self.site.journal.append(arrival.record(Step::Done)));
+            if let Err(error) = done {
+                tracing::error!(migration = arrival.reserve.migration, "{error}");
+            }
+        }
+    }
+}
+
+/// Where QEMU waits for the memory.
+fn incoming_socket(machine: &Machine) -> PathBuf {
+    machine.layout().runtime().join("incoming")
+}
+
+fn nothing_reserved() -> Answer {
+    Answer::Refused { reasons: vec!["nothing is reserved for this migration".to_owned()] }
+}
+
+/// Waits until QEMU holds the whole guest. An error: it never will.
+async fn loaded(machine: &Machine) -> Result<()> {
+    let qmp = machine.qmp();
+    let mut events = qmp.events();
+    loop {
+        let found = qmp.query_migrate().await?;
+        match found.status.as_str() {
+            "completed" => return Ok(()),
+            "failed" | "cancelled" => bail!("the destination's QEMU could not take the memory: {}", found.error_desc),
+            _ => {}
+        }
+        // Either way it is asked again.
+        let _ = timeout(ASKED_EVERY, events.recv()).await;
+    }
+}
+
+/// What this host keeps of a migration whose source has the whole account.
+fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> crate::report::Report {
+    crate::report::Report::of_status(status, outcome, reasons)
+}

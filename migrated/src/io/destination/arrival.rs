@@ -1,0 +1,192 @@
+//! A guest that is on its way here: what was started for it, and how it is taken or given up.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use blockd::control::Command;
+use blockd::io::sidecar_file::default_path as default_sidecar;
+use tokio::time::sleep;
+use tunnel::{Side, Tunnel};
+
+use crate::io::journal_file::unix_ms;
+use crate::io::machine::Machine;
+use crate::io::registry::{Claim, MigrationHandle};
+use crate::io::site::Site;
+use crate::io::source::{move_of, tap_of};
+use crate::journal::{Record, Step};
+use crate::peer::{PathPrepare, Reserve, Reserved};
+
+/// Between two attempts to start a guest that was taken.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// One guest on its way.
+pub struct Arrival {
+    /// This host.
+    pub site: Arc<Site>,
+    /// Where it comes from.
+    pub source: String,
+    /// What was asked for.
+    pub reserve: Reserve,
+    /// What is kept for it.
+    pub reserved: Reserved,
+    /// What will be its machine.
+    pub machine: Machine,
+    /// Its entry among this host's migrations.
+    pub handle: MigrationHandle,
+    /// Its entry among this host's guests.
+    pub claim: Claim<Machine>,
+    /// One for each of its addresses.
+    pub tunnels: Vec<Tunnel>,
+}
+
+impl Arrival {
+    /// Makes this host's ends of the tunnels.
+    pub async fn prepare_path(&mut self, order: &PathPrepare) -> Result<()> {
+        let network = self.site.config.network.as_ref().context("this host has no [network] in its configuration")?;
+        let ends = (network.tunnel_address, order.remote);
+        let cards = self.reserve.guest.nics.iter().zip(&self.reserved.new_addresses);
+        let mut number = order.tunnel;
+        for (nic, new_address) in cards.filter(|(nic, _)| nic.address.is_some()) {
+            let tap = tap_of(&self.machine, nic);
+            let mut moved = move_of(nic, number, ends, self.site.bridge(&nic.bridge)?, tap)?;
+            moved.new_address = *new_address;
+            self.tunnels.push(Tunnel::prepare(Side::Destination, moved).await?);
+            number += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the guest's packets; they wait at its taps.
+    pub async fn switch_path(&self) -> Result<()> {
+        self.site.leave_old_paths(&self.reserve.guest.name).await?;
+        for tunnel in &self.tunnels {
+            tunnel.switch().await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the guest's packets back.
+    pub async fn switch_path_back(&self) -> Result<()> {
+        for tunnel in &self.tunnels {
+            tunnel.switch_back().await?;
+        }
+        self.site.resume_old_paths(&self.reserve.guest.name).await
+    }
+
+    /// Looks whether everything has arrived that M7 asks for, from this side: QEMU loaded and paused, disks sealed.
+    pub async fn look(&self, generation: u64) -> Result<()> {
+        if generation != self.reserve.generation {
+            bail!("generation {generation} was asked for, {} is reserved", self.reserve.generation);
+        }
+        let memory = self.machine.qmp().query_migrate().await?;
+        if memory.status != "completed" {
+            bail!("QEMU says that the memory is {:?}, not completed", memory.status);
+        }
+        for disk in self.machine.disks() {
+            let sealed = disk.status().await?.identity.sealed;
+            if sealed != generation {
+                bail!("disk {:?} is sealed for generation {sealed}, not {generation}", disk.id());
+            }
+        }
+        Ok(())
+    }
+
+    /// A record of the journal.
+    pub fn record(&self, step: Step) -> Record {
+        Record {
+            migration: self.reserve.migration.clone(),
+            guest: self.reserve.guest.name.clone(),
+            generation: self.reserve.generation,
+            peer: self.source.clone(),
+            step,
+            unix_ms: unix_ms(),
+        }
+    }
+
+    /// Starts the guest that has been taken. There is no way back: what fails is done again.
+    pub async fn start(&self, run: bool) {
+        while let Err(error) = self.try_to_start(run).await {
+            tracing::error!(guest = self.reserve.guest.name, "cannot start the guest that was taken: {error:#}");
+            self.claim.set_trouble(&format!("it was taken, and cannot be started yet: {error:#}"));
+            if self.machine.has_ended() {
+                return;
+            }
+            sleep(AGAIN).await;
+        }
+        self.claim.set_trouble("");
+    }
+
+    async fn try_to_start(&self, run: bool) -> Result<()> {
+        let generation = self.reserve.generation;
+        for disk in self.machine.disks() {
+            if disk.status().await?.identity.role == "replica" {
+                disk.call(Command::Promote { generation }).await?;
+            }
+        }
+        tokio::task::block_in_place(|| self.site.journal.append(self.record(Step::Started)))?;
+        if run {
+            self.machine.qmp().cont().await?;
+            // QEMU has done so when it was loaded; the bridge may have forgotten since.
+            self.announce().await?;
+        }
+        Ok(())
+    }
+
+    async fn announce(&self) -> Result<()> {
+        let times = json!({ "initial": 50, "max": 550, "rounds": 5, "step": 100 });
+        self.machine.qmp().call("announce-self", times).await?;
+        Ok(())
+    }
+
+    /// Writes down that the guest is here.
+    pub fn settle(&self) -> Result<()> {
+        self.claim.set_machine(Some(self.machine.clone()));
+        let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
+        self.claim.keep(|record| {
+            record.guest = guest;
+            record.generation = generation;
+            record.moved_to = None;
+        })?;
+        self.site.keep_paths(&self.reserve.guest.name, &self.tunnels);
+        Ok(())
+    }
+
+    /// Ends everything that was started for a guest that does not come.
+    pub async fn give_up(self, reason: &str, keep_disks: bool) {
+        tracing::warn!(migration = self.handle.id(), guest = self.reserve.guest.name, reason, "the guest does not come");
+        if let Err(error) = self.switch_path_back().await {
+            tracing::error!(migration = self.handle.id(), "cannot give the packets back: {error:#}");
+        }
+        for tunnel in &self.tunnels {
+            if let Err(error) = tunnel.remove().await {
+                tracing::error!(migration = self.handle.id(), "cannot remove a tunnel: {error:#}");
+            }
+        }
+        self.machine.quit().await;
+        if !keep_disks {
+            for disk in self.machine.disks() {
+                remove_copy(&disk.places().image);
+            }
+        }
+        self.site.release(&self.reserve.migration);
+        if let Err(error) = self.claim.leave() {
+            tracing::error!(migration = self.handle.id(), "cannot forget the guest: {error}");
+        }
+    }
+}
+
+/// Removes a copy that nobody will go on with, and what blockd keeps beside it.
+fn remove_copy(image: &Path) {
+    for path in [image.to_owned(), default_sidecar(image)] {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what is left of a copy");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The account of a migration when it is over: its report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blockd::control::Status as DiskStatus;
+
+use super::context::Context;
+use crate::io::journal_file::unix_ms;
+use crate::phase::Phase;
+use crate::report::{DiskReport, LinkReport, RamReport, Report};
+use crate::status::{Outcome, Status};
+
+/// When each phase began, and what the disks said last: what is gone when the report is written.
+#[derive(Debug, Default)]
+pub struct Account {
+    entered: Vec<(Phase, Duration)>,
+    disks: BTreeMap<String, DiskStatus>,
+    /// Raw bytes of the memory when the guest was paused.
+    ram_raw_at_pause: Option<u64>,
+}
+
+impl Account {
+    /// A phase has begun.
+    pub fn enter(&mut self, phase: Phase, now: Duration) {
+        self.entered.push((phase, now));
+    }
+
+    /// QEMU has paused the guest.
+    pub fn note_pause(&mut self, ram_raw_bytes: u64) {
+        self.ram_raw_at_pause.get_or_insert(ram_raw_bytes);
+    }
+
+    /// Keeps what blockd says, before it is ended.
+    pub async fn ask_disks(&mut self, context: &Arc<Context>) {
+        for (_, described, disk) in context.copied_disks() {
+            if let Ok(status) = disk.status().await {
+                self.disks.insert(described.id, status);
+            }
+        }
+    }
+
+    /// Writes the report.
+    pub fn report(&self, context: &Arc<Context>, outcome: Outcome, reasons: &[String]) -> Report {
+        let status = context.handle.status();
+        let now = context.now();
+        let known = context.known();
+        let downtime = known.paused_at.zip(known.running_at).map(|(paused, running)| running - paused);
+        let final_pass = downtime.filter(|_| outcome == Outcome::Moved);
+        let end = known.running_at.map_or(now, |at| at - context.begun);
+        let raw_at_pause = self.ram_raw_at_pause.unwrap_or(status.ram.raw_bytes);
+        Report {
+            id: context.handle.id().to_owned(),
+            guest: context.guest.name.clone(),
+            source: status.source.clone(),
+            destination: status.destination.clone(),
+            outcome,
+            reasons: reasons.to_vec(),
+            started_unix_s: unix_ms() / 1000 - now.as_secs(),
+            total_ms: end.as_millis() as u64,
+            phases: self.phases(now),
+            events: known.events.clone(),
+            downtime_ms: downtime.map(|time| time.as_millis() as u64),
+            downtime_error_ms: status.link.rtt_us.div_ceil(2000),
+            predicted_downtime_ms: status.predicted_downtime_ms,
+            blackout_round_trips: known.round_trips,
+            link: link_report(&status, known.received_bytes),
+            ram: RamReport {
+                total_bytes: status.ram.total_bytes,
+                raw_bytes: status.ram.raw_bytes,
+                sent_bytes: status.ram.sent_bytes,
+                passes: status.ram.passes,
+                final_pass_bytes: final_pass.map_or(0, |_| status.ram.raw_bytes.saturating_sub(raw_at_pause)),
+                final_pass_ms: known.final_pass_ms,
+            },
+            disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known.sealed_ms, now)).collect(),
+        }
+    }
+
+    fn phases(&self, now: Duration) -> Vec<(Phase, u64)> {
+        let ends = self.entered.iter().skip(1).map(|(_, at)| *at).chain([now]);
+        let timed = self.entered.iter().zip(ends);
+        timed.map(|((phase, began), end)| (*phase, end.saturating_sub(*began).as_millis() as u64)).collect()
+    }
+
+    fn disk_report(&self, id: &str, disk: &DiskStatus, sealed: &[(String, u64)], now: Duration) -> DiskReport {
+        let replication = &disk.replication;
+        let seal = sealed.iter().find(|(sealed, _)| sealed == id);
+        let recorded_s = self
+            .entered
+            .iter()
+            .find(|(phase, _)| *phase == Phase::Bulk)
+            .map_or(0.0, |(_, at)| now.saturating_sub(*at).as_secs_f64());
+        DiskReport {
+            id: id.to_owned(),
+            size_bytes: disk.identity.size_bytes,
+            raw_bytes: replication.raw_bytes_total,
+            sent_bytes: replication.sent_bytes_total,
+            deltas_total: replication.deltas_total,
+            delta_bytes: replication.delta_bytes_total,
+            deltas_per_s: if recorded_s > 0.0 { replication.deltas_total as f64 / recorded_s } else { 0.0 },
+            coalesced_total: replication.coalesced_total,
+            verified_leaves: seal.map(|_| disk.identity.size_bytes.div_ceil(64 << 10)),
+            seal_ms: seal.map_or(0, |(_, took_ms)| *took_ms),
+        }
+    }
+}
+
+fn link_report(status: &Status, received_bytes: u64) -> LinkReport {
+    LinkReport {
+        sent_bytes: status.link.sent_bytes,
+        received_bytes,
+        rtt_min_us: status.link.rtt_us,
+        goodput_bytes_per_s: status.link.goodput_bytes_per_s,
+        congestion_control: status.link.congestion_control.clone(),
+    }
+}

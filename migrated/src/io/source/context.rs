@@ -1,0 +1,220 @@
+//! What the operations of one outgoing migration share: what was asked, what was found, and what is held open.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tunnel::Tunnel;
+
+use crate::guest::{Disk as DiskOf, Guest};
+use crate::io::disk::Disk;
+use crate::io::journal_file::unix_ms;
+use crate::io::keys::Peer;
+use crate::io::link::Link;
+use crate::io::machine::Machine;
+use crate::io::peer_channel::PeerClient;
+use crate::io::ram::RamOut;
+use crate::io::registry::MigrationHandle;
+use crate::io::site::Site;
+use crate::journal::{Record, Step};
+use crate::peer::Reserved;
+
+/// What was asked for, with the host's defaults filled in.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address and the names change with the site.
+    pub wan: bool,
+    /// How long the guest may stand still.
+    pub max_downtime: Duration,
+    /// Memory starts when what is left of the disks takes this long.
+    pub ram_start: Duration,
+    /// Bytes a second over all channels.
+    pub bandwidth_bytes_per_s: Option<u64>,
+}
+
+/// What the destination has said so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Its QEMU holds the whole guest.
+    pub loaded: bool,
+    /// The guest runs there.
+    pub running: bool,
+    /// Something failed there.
+    pub failed: Option<String>,
+    /// Its control channel has ended.
+    pub gone: bool,
+}
+
+/// The context of one migration.
+pub struct Context {
+    /// This host.
+    pub site: Arc<Site>,
+    /// The migration's entry.
+    pub handle: MigrationHandle,
+    /// The guest's machine.
+    pub machine: Machine,
+    /// The guest.
+    pub guest: Guest,
+    /// Where it goes.
+    pub peer: Peer,
+    /// How it goes.
+    pub options: Options,
+    /// When it was asked for.
+    pub begun: Instant,
+    /// What the destination has said.
+    pub heard: watch::Sender<Heard>,
+    known: Mutex<Known>,
+    /// Relays and listeners that live as long as the migration.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What operations have found and made.
+#[derive(Default)]
+pub struct Known {
+    /// The guest ran when it was asked for; otherwise it stays paused.
+    pub ran: bool,
+    /// The generation of its disks after the move.
+    pub generation: u64,
+    /// What runs the guest's code.
+    pub accel: String,
+    /// The link.
+    pub link: Option<Link>,
+    /// The destination's daemon.
+    pub client: Option<PeerClient>,
+    /// What it keeps for the guest.
+    pub reserved: Option<Reserved>,
+    /// One for each of the guest's addresses.
+    pub tunnels: Vec<Tunnel>,
+    /// The memory's way into the link.
+    pub ram: Option<RamOut>,
+    /// When QEMU said STOP.
+    pub paused_at: Option<Instant>,
+    /// When the destination said that the guest runs.
+    pub running_at: Option<Instant>,
+    /// Milliseconds from the pause until QEMU had sent the last memory.
+    pub final_pass_ms: u64,
+    /// Bytes that came back over the link.
+    pub received_bytes: u64,
+    /// Round trips that were waited for while the guest was paused.
+    pub round_trips: u32,
+    /// When each disk's seal was through.
+    pub sealed_ms: Vec<(String, u64)>,
+    /// What happened, with the time since the request.
+    pub events: Vec<(u64, String)>,
+}
+
+impl Context {
+    /// The context of a migration that has just been asked for.
+    pub fn new(
+        site: Arc<Site>,
+        handle: MigrationHandle,
+        machine: Machine,
+        guest: Guest,
+        peer: Peer,
+        options: Options,
+    ) -> Self {
+        Self {
+            site,
+            handle,
+            machine,
+            guest,
+            peer,
+            options,
+            begun: Instant::now(),
+            heard: watch::Sender::default(),
+            known: Mutex::default(),
+            tasks: Mutex::new(JoinSet::new()),
+        }
+    }
+
+    /// Time since the request.
+    pub fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What was found so far. Held for a look or a change, never while something is awaited.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics while it holds what is known")
+    }
+
+    /// The link, once it is made.
+    pub fn link(&self) -> Result<Link> {
+        self.known().link.clone().context("there is no link yet")
+    }
+
+    /// The destination's daemon, once there is a link.
+    pub fn client(&self) -> Result<PeerClient> {
+        self.known().client.clone().context("there is no link yet")
+    }
+
+    /// The disks that are copied: number in the description, description, daemon.
+    pub fn copied_disks(&self) -> Vec<(u16, DiskOf, Disk)> {
+        let of = |id: &str| self.machine.disks().iter().find(|disk| disk.id() == id).cloned();
+        let numbered = (0..).zip(&self.guest.disks);
+        numbered.filter_map(|(number, disk)| Some((number, disk.clone(), of(&disk.id)?))).collect()
+    }
+
+    /// A path for a socket of this migration, nothing at it.
+    pub fn socket(&self, name: &str) -> Result<PathBuf> {
+        let path = self.machine.layout().runtime().join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(anyhow!(error).context(format!("cannot remove {}", path.display())))
+            }
+            _ => Ok(path),
+        }
+    }
+
+    /// Runs a task until the migration ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.lock().expect("nothing panics while it holds the tasks").spawn(task)
+    }
+
+    /// Ends all tasks.
+    pub fn end_tasks(&self) {
+        self.tasks.lock().expect("nothing panics while it holds the tasks").abort_all();
+    }
+
+    /// Notes something that happened, for the report and the log.
+    pub fn event(&self, what: impl Into<String>) {
+        let what = what.into();
+        let at_ms = self.now().as_millis() as u64;
+        tracing::info!(migration = self.handle.id(), at_ms, "{what}");
+        self.known().events.push((at_ms, what));
+    }
+
+    /// Notes something worth knowing that stops nothing.
+    pub fn warn(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.event(format!("warning: {what}"));
+        self.handle.update(|status| {
+            if !status.warnings.contains(&what) {
+                status.warnings.push(what);
+            }
+        });
+    }
+
+    /// Counts a round trip that the paused guest waits for.
+    pub fn count_round_trip(&self) {
+        let mut known = self.known();
+        known.round_trips += u32::from(known.paused_at.is_some());
+    }
+
+    /// Journals a promise; it is durable when this returns.
+    pub fn promise(&self, step: Step) -> Result<()> {
+        let record = Record {
+            migration: self.handle.id().to_owned(),
+            guest: self.guest.name.clone(),
+            generation: self.known().generation,
+            peer: self.peer.name.clone(),
+            step,
+            unix_ms: unix_ms(),
+        };
+        tokio::task::block_in_place(|| self.site.journal.append(record))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The disks' operations: each blockd keeps its copy in step through a channel of the link, and is sealed at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use blockd::control::{Command, Verify};
+use tokio::net::UnixListener;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::context::Context;
+use crate::io::disk::Disk;
+use crate::io::link::{Link, copy_both};
+use crate::link::Label;
+
+/// How long a copy may take to answer its first hello.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+
+/// How often blockd is asked whether it is connected.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
+
+/// Has every disk keep its copy in step, and waits until all are connected.
+pub async fn replicate(context: &Arc<Context>) -> Result<()> {
+    for (number, described, disk) in context.copied_disks() {
+        let socket = context.socket(&format!("{}.out", described.id))?;
+        let listener = UnixListener::bind(&socket).context("cannot listen for a disk's stream")?;
+        context.spawn(carry(listener, context.link()?, number));
+        disk.call(Command::Replicate { to: socket }).await?;
+    }
+    timeout(CONNECT_LIMIT, connected(context)).await.context("the destination's disks do not answer")??;
+    context.event("disks: recording, the copy begins");
+    Ok(())
+}
+
+/// Carries every stream that a blockd dials; a stream that breaks is dialled again by it.
+async fn carry(listener: UnixListener, link: Link, number: u16) {
+    let mut streams = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let Ok(channel) = link.open(Label::Disk(number)).await else { return };
+        // One stream a disk: a new one means that the old one is dead.
+        streams.abort_all();
+        streams.spawn(async move {
+            if let Err(error) = copy_both(stream, channel).await {
+                tracing::debug!(number, %error, "a disk's stream ended");
+            }
+        });
+    }
+}
+
+async fn connected(context: &Arc<Context>) -> Result<()> {
+    let mut tick = interval(ASKED_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for (_, _, disk) in context.copied_disks() {
+        while !disk.status().await?.replication.connected {
+            tick.tick().await;
+        }
+    }
+    Ok(())
+}
+
+/// Seals every disk for the handover (D8).
+pub async fn seal(context: &Arc<Context>) -> Result<()> {
+    let generation = context.known().generation;
+    let timeout_ms = context.site.config.migration.paused_deadline_ms;
+    let mut seals = JoinSet::new();
+    for (_, described, disk) in context.copied_disks() {
+        seals.spawn(async move {
+            let begun = Instant::now();
+            let verify = Verify::Stale;
+            disk.call(Command::Seal { generation, verify, timeout_ms })
+                .await
+                .with_context(|| format!("cannot seal disk {:?}", described.id))?;
+            anyhow::Ok((described.id, begun.elapsed().as_millis() as u64))
+        });
+    }
+    while let Some(sealed) = seals.join_next().await {
+        let (id, took_ms) = sealed.context("a seal was stopped")??;
+        context.event(format!("disk {id}: sealed in {took_ms} ms, digests agree"));
+        context.known().sealed_ms.push((id, took_ms));
+    }
+    Ok(())
+}
+
+/// Gives every disk up: it lives at the destination from here on (D11).
+pub async fn fence(context: &Arc<Context>) -> Result<()> {
+    let generation = context.known().generation;
+    for (_, described, disk) in context.copied_disks() {
+        let moved_to = context.peer.name.clone();
+        disk.call(Command::Fence { generation, moved_to })
+            .await
+            .with_context(|| format!("cannot fence disk {:?}", described.id))?;
+    }
+    Ok(())
+}
+
+/// Lets a sealed disk be written again, and ends its copy. For a disk that was neither, nothing happens.
+pub async fn release(disk: &Disk) -> Result<()> {
+    let status = disk.status().await?;
+    if status.identity.sealed != 0 {
+        disk.call(Command::Unseal {}).await?;
+    }
+    Ok(())
+}
+
+/// Ends the copy of a disk; what was sent is forgotten here, and spared by digests the next time.
+pub async fn stop_replicating(disk: &Disk) -> Result<()> {
+    disk.call(Command::StopReplicating {}).await?;
+    disk.call(Command::Record { on: false }).await?;
+    Ok(())
+}

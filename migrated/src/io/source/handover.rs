@@ -1,0 +1,149 @@
+//! The handover (M1, M2, M7, M8): the source promises, the destination takes, and only its journal counts from then on.
+//!
+//! ```text
+//! link answered, QEMU completed ─► journal *releasing* ─► take n ─► verdict ─► … ─► running
+//!                                                          └─ no answer: redial and ask, for as long as it takes
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{sleep, timeout};
+
+use super::context::Context;
+use super::prepare;
+use crate::io::peer_channel::PeerError;
+use crate::journal::Step;
+use crate::peer::{Answer, Request};
+
+/// A link that has answered within this time is alive (M7).
+const FRESH: Duration = Duration::from_millis(200);
+
+/// How long a link that has been quiet may take to answer.
+const PING_LIMIT: Duration = Duration::from_secs(1);
+
+/// Between two attempts to reach a destination that may have the guest.
+const REDIAL: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+
+/// How long one attempt may take.
+const ASK_LIMIT: Duration = Duration::from_secs(15);
+
+/// Looks a last time, and journals *releasing*.
+pub async fn release(context: &Arc<Context>) -> Result<()> {
+    let link = context.link()?;
+    if Duration::from_millis(link.status().quiet_ms) > FRESH {
+        context.count_round_trip();
+        timeout(PING_LIMIT, link.ping()).await.context("the link does not answer any more")??;
+    }
+    let memory = context.machine.qmp().query_migrate().await?;
+    if memory.status != "completed" {
+        bail!("QEMU's migration is {} and not completed", memory.status);
+    }
+    context.promise(Step::Releasing)?;
+    context.event("commitment: releasing is journalled");
+    Ok(())
+}
+
+/// Has the destination take the guest. Ok: what its journal says. An error: nobody knows.
+pub async fn hand_over(context: &Arc<Context>) -> Result<bool> {
+    let request = Request::Take {
+        migration: context.handle.id().to_owned(),
+        generation: context.known().generation,
+        run: context.known().ran,
+    };
+    context.count_round_trip();
+    let answer = timeout(ASK_LIMIT, context.client()?.call(request)).await;
+    match answer.context("the handover was not answered in time")? {
+        Ok(Answer::Verdict { taken, running }) => {
+            note(context, taken, running);
+            Ok(taken)
+        }
+        Ok(other) => Err(PeerError::Unexpected(Box::new(other)).into()),
+        // It journals its refusal before it says so.
+        Err(PeerError::Refused(reasons)) => {
+            context.event(format!("commitment: refused: {}", reasons.join("; ")));
+            Ok(false)
+        }
+        Err(error) => Err(error).context("the handover was not answered"),
+    }
+}
+
+/// Asks the destination's journal until it answers.
+pub async fn ask_verdict(context: &Arc<Context>) -> Result<bool> {
+    context.event("in doubt: the guest stays paused until the destination answers");
+    let mut attempt = 0;
+    loop {
+        match timeout(ASK_LIMIT, ask(context)).await {
+            Ok(Ok(taken)) => return Ok(taken),
+            Ok(Err(error)) => tracing::warn!(migration = context.handle.id(), "cannot ask the destination: {error:#}"),
+            Err(_) => tracing::warn!(migration = context.handle.id(), "the destination does not answer"),
+        }
+        sleep(REDIAL[attempt.min(REDIAL.len() - 1)]).await;
+        attempt += 1;
+    }
+}
+
+async fn ask(context: &Arc<Context>) -> Result<bool> {
+    if context.heard.borrow().gone || context.client().is_err() {
+        prepare::connect(context).await?;
+    }
+    let request = Request::Verdict {
+        migration: context.handle.id().to_owned(),
+        generation: context.known().generation,
+    };
+    let asked = context.client()?.call(request).await;
+    if asked.is_err() {
+        // Whatever is wrong with this link: the next attempt has a new one.
+        context.heard.send_modify(|heard| heard.gone = true);
+    }
+    match asked? {
+        Answer::Verdict { taken, running } => {
+            note(context, taken, running);
+            Ok(taken)
+        }
+        other => Err(PeerError::Unexpected(Box::new(other)).into()),
+    }
+}
+
+fn note(context: &Arc<Context>, taken: bool, running: bool) {
+    context.event(if taken { "commitment: taken" } else { "commitment: not taken" });
+    if taken && running {
+        context.known().running_at.get_or_insert_with(std::time::Instant::now);
+        context.heard.send_modify(|heard| heard.running = true);
+    }
+}
+
+/// Waits until the guest runs at the destination; asks again over a new link where the old one ends.
+pub async fn await_running(context: &Arc<Context>) -> Result<()> {
+    let mut heard = context.heard.subscribe();
+    loop {
+        let (running, gone) = {
+            let heard = heard.wait_for(|heard| heard.running || heard.gone).await.context("nobody listens")?;
+            (heard.running, heard.gone)
+        };
+        if running {
+            context.event("resume: the guest is up at the destination");
+            return Ok(());
+        }
+        if gone {
+            ask_verdict(context).await?;
+            // It has taken the guest and is starting it: its notice, or the next answer, says when.
+            sleep(REDIAL[0]).await;
+        }
+    }
+}
+
+/// Waits until the destination's QEMU holds the whole guest.
+pub async fn await_loaded(context: &Arc<Context>) -> Result<()> {
+    let mut heard = context.heard.subscribe();
+    context.count_round_trip();
+    let heard = heard.wait_for(|heard| heard.loaded || heard.gone).await.context("nobody listens")?;
+    if heard.loaded { Ok(()) } else { bail!("the link ended before the destination had the whole guest") }
+}

@@ -1,0 +1,84 @@
+//! The memory's operations: QEMU sends into a socket of ours, and is asked how far it is.
+//!
+//! Events of QEMU only wake; what counts is the answer to a query (M4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+use tokio::net::UnixListener;
+use tokio::time::timeout;
+
+use super::context::Context;
+use crate::link::Label;
+use crate::io::ram::RamOut;
+use crate::qmp::MigrateInfo;
+use crate::switchover::ram_downtime_limit;
+
+/// QEMU is asked at least this often, should an event be lost.
+const ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// How long QEMU may take to dial a socket on its own host.
+const DIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// QEMU's own limit is not ours: it counts bytes before compression.
+const UNLIMITED_BYTES_PER_S: u64 = 10_000_000_000;
+
+/// Has QEMU send memory through the link.
+pub async fn start(context: &Arc<Context>) -> Result<()> {
+    let qmp = context.machine.qmp();
+    let link = context.link()?;
+    let socket = context.socket("ram")?;
+    let listener = UnixListener::bind(&socket).context("cannot listen for QEMU's memory")?;
+    qmp.set_capabilities(&[("events", true), ("pause-before-switchover", true), ("return-path", true)]).await?;
+    let rtt = Duration::from_micros(link.status().rtt_us);
+    let limit = ram_downtime_limit(rtt, context.options.max_downtime);
+    qmp.set_parameters(json!({
+        "max-bandwidth": UNLIMITED_BYTES_PER_S,
+        "downtime-limit": limit.as_millis() as u64,
+    }))
+    .await?;
+    let channel = link.open(Label::Ram(0)).await.context("cannot open a channel for the memory")?;
+    qmp.migrate(&socket).await?;
+    let (stream, _) = timeout(DIAL_LIMIT, listener.accept())
+        .await
+        .context("QEMU does not send its memory")?
+        .context("cannot take QEMU's memory")?;
+    let ram = RamOut::start(stream, channel, link);
+    context.known().ram = Some(ram);
+    context.event("memory: the first pass begins");
+    Ok(())
+}
+
+/// Waits until QEMU has paused the guest, with all but the last memory sent.
+pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
+    wait_for(context, "pre-switchover").await?;
+    Ok(())
+}
+
+/// Has QEMU send the last memory, and waits until it has.
+pub async fn finish(context: &Arc<Context>) -> Result<()> {
+    context.machine.qmp().migrate_continue("pre-switchover").await?;
+    wait_for(context, "completed").await?;
+    Ok(())
+}
+
+/// Waits until QEMU's migration has this status.
+async fn wait_for(context: &Arc<Context>, wanted: &str) -> Result<MigrateInfo> {
+    let qmp = context.machine.qmp();
+    let mut events = qmp.events();
+    loop {
+        let found = qmp.query_migrate().await?;
+        match found.status.as_str() {
+            status if status == wanted => return Ok(found),
+            "failed" | "cancelled" | "cancelling" | "completed" => {
+                let why = if found.error_desc.is_empty() { "it gives no reason" } else { &found.error_desc };
+                bail!("QEMU's migration is {} where {wanted} was expected: {why}", found.status);
+            }
+            _ => {}
+        }
+        // Either way it is asked again.
+        let _ = timeout(ASKED_EVERY, events.recv()).await;
+    }
+}

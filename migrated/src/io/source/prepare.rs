@@ -1,0 +1,154 @@
+//! The operations before the first byte moves: look at the guest, make the link, have the destination reserve.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::sync::mpsc;
+
+use super::context::Context;
+use crate::io::host::boot_digests;
+use crate::io::link::Link;
+use crate::io::peer_channel::{PeerClient, PeerError};
+use crate::journal::Step;
+use crate::link::Label;
+use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
+
+/// Looks at the guest and its disks.
+pub async fn inspect(context: &Arc<Context>) -> Result<()> {
+    let state = context.machine.qmp().state().await?;
+    let ran = match state.as_str() {
+        "running" => true,
+        "paused" | "prelaunch" => false,
+        _ => bail!("the guest is {state}; only one that runs, or is paused by order, can be moved"),
+    };
+    if context.options.wan && context.guest.nics.iter().all(|nic| nic.address.is_none()) {
+        context.warn("no card of the guest has an address in its description: no tunnel is made, connections will break");
+    }
+    let mut generation = context.site.generation_of(&context.guest.name);
+    for (_, described, disk) in context.copied_disks() {
+        let status = disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
+        generation = generation.max(status.identity.generation);
+    }
+    // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
+    context.machine.wake_disks().await?;
+    {
+        let mut known = context.known();
+        known.ran = ran;
+        known.generation = generation + 1;
+        known.accel = context.machine.accelerator().name().to_owned();
+    }
+    if !ran {
+        context.event("the guest is paused, and will be at the destination");
+    }
+    Ok(())
+}
+
+/// Makes the link and its control channel.
+pub async fn connect(context: &Arc<Context>) -> Result<()> {
+    let config = context.site.link_config(context.options.bandwidth_bytes_per_s);
+    let link = Link::dial(&config, &context.peer).await?;
+    let (client, notices) = control(&link).await?;
+    for warning in link.warnings() {
+        context.warn(warning);
+    }
+    {
+        let mut known = context.known();
+        known.link = Some(link);
+        known.client = Some(client);
+    }
+    context.heard.send_modify(|heard| heard.gone = false);
+    context.spawn(listen(Arc::downgrade(context), notices));
+    context.event("link: up");
+    Ok(())
+}
+
+/// Opens the control channel of a link.
+pub async fn control(link: &Link) -> Result<(PeerClient, mpsc::Receiver<Notice>)> {
+    let channel = link.open(Label::Control).await.context("cannot open the control channel")?;
+    Ok(PeerClient::start(channel))
+}
+
+async fn listen(context: std::sync::Weak<Context>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        let Some(context) = context.upgrade() else { return };
+        let now = std::time::Instant::now();
+        match notice {
+            Notice::Loaded {} => context.heard.send_modify(|heard| heard.loaded = true),
+            Notice::Running {} => {
+                context.known().running_at.get_or_insert(now);
+                context.heard.send_modify(|heard| heard.running = true);
+            }
+            Notice::Failed { reason } => context.heard.send_modify(|heard| heard.failed = Some(reason)),
+        }
+    }
+    if let Some(context) = context.upgrade() {
+        context.heard.send_modify(|heard| heard.gone = true);
+    }
+}
+
+/// Has the destination look at itself, keep room, and start what receives.
+pub async fn reserve(context: &Arc<Context>) -> Result<()> {
+    let request = request(context, false).await?;
+    context.promise(Step::Begun)?;
+    let answer = context.client()?.call(Request::Reserve(Box::new(request))).await;
+    let reserved = match answer {
+        Ok(Answer::Reserved(reserved)) => reserved,
+        Ok(other) => return Err(PeerError::Unexpected(Box::new(other)).into()),
+        Err(PeerError::Refused(reasons)) => bail!("{} refuses: {}", context.peer.name, reasons.join("; ")),
+        Err(error) => return Err(error.into()),
+    };
+    for warning in &reserved.warnings {
+        context.warn(format!("{}: {warning}", context.peer.name));
+    }
+    context.event(format!("{}: reserved as {}", context.peer.name, reserved.reservation));
+    context.known().reserved = Some(reserved);
+    Ok(())
+}
+
+/// What the destination has to know.
+pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
+    let mut disks = Vec::new();
+    for (_, described, disk) in context.copied_disks() {
+        let identity = disk.status().await?.identity;
+        let allocated_bytes = allocated_bytes(&identity.image).unwrap_or(identity.size_bytes);
+        disks.push(DiskSize { id: described.id, size_bytes: identity.size_bytes, allocated_bytes });
+    }
+    let (generation, accel) = {
+        let known = context.known();
+        (known.generation, known.accel.clone())
+    };
+    Ok(Reserve {
+        migration: context.handle.id().to_owned(),
+        generation,
+        guest: context.guest.clone(),
+        disks,
+        boot_digests: boot_digests(&context.site.config, &context.guest)?,
+        qemu_version: context.machine.qmp().version().to_string(),
+        accel,
+        wan: context.options.wan,
+        dry_run,
+    })
+}
+
+fn allocated_bytes(image: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(image).ok()?;
+    metadata.is_file().then(|| metadata.blocks() * 512)
+}
+
+/// Has names lead to the guest's new place. What fails is told; the guest runs all the same.
+pub async fn readdress(context: &Arc<Context>) -> Result<()> {
+    if !context.options.wan {
+        return Ok(());
+    }
+    match context.client()?.call(Request::Readdress {}).await? {
+        Answer::Readdressed { names, troubles } => {
+            for name in names {
+                context.event(format!("names: {name}"));
+            }
+            if troubles.is_empty() { Ok(()) } else { bail!("{}", troubles.join("; ")) }
+        }
+        other => Err(PeerError::Unexpected(Box::new(other)).into()),
+    }
+}

@@ -1,0 +1,108 @@
+//! Makes the source whole again, whatever was done: taps up, packets back, disks unsealed, the guest as it was.
+//!
+//! Every step looks first and does only what is missing, so it can be done again at any time and in any state. The
+//! guest comes first: what is slow, and what concerns the destination, comes after it runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{sleep, timeout};
+
+use super::context::Context;
+use super::{disks, path};
+use crate::journal::Step;
+use crate::peer::Request;
+
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long QEMU may take to give its migration up.
+const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the destination may take to be told. It cleans up by itself when it hears nothing.
+const ABORT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Restores the source; repeats until it is done, or QEMU has ended.
+pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
+    if let Some(ram) = context.known().ram.take() {
+        // So that QEMU is not stuck in a write while it is told to stop.
+        ram.stop();
+    }
+    while let Err(error) = guest(context).await {
+        tracing::error!(migration = context.handle.id(), "the guest cannot go on yet: {error:#}");
+        context.handle.update(|status| {
+            let trouble = format!("the guest cannot go on yet: {error:#}");
+            if status.warnings.last() != Some(&trouble) {
+                status.warnings.push(trouble);
+            }
+        });
+        if context.machine.has_ended() {
+            context.event("the guest's QEMU has ended");
+            break;
+        }
+        sleep(AGAIN).await;
+    }
+    if let Err(error) = context.promise(Step::RolledBack) {
+        context.warn(format!("{error:#}"));
+    }
+    rest(context, keep_disks).await;
+}
+
+/// The guest, as it was.
+async fn guest(context: &Arc<Context>) -> Result<()> {
+    if context.machine.has_ended() {
+        return Ok(());
+    }
+    // Before QEMU is told to give up: it goes on by itself then, and a write must find its disk.
+    for (_, _, disk) in context.copied_disks() {
+        disks::release(&disk).await?;
+    }
+    path::switch_back(context).await?;
+    let qmp = context.machine.qmp();
+    give_memory_up(context).await?;
+    if context.known().ran && qmp.state().await? != "running" {
+        qmp.cont().await?;
+    }
+    let state = qmp.state().await?;
+    if context.known().ran && state != "running" {
+        bail!("QEMU says that the guest is {state}");
+    }
+    context.event(format!("rolled back: the guest is {state} at the source"));
+    Ok(())
+}
+
+async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
+    let qmp = context.machine.qmp();
+    let is_over = |status: &str| matches!(status, "" | "none" | "failed" | "cancelled" | "completed");
+    if is_over(&qmp.query_migrate().await?.status) {
+        return Ok(());
+    }
+    qmp.migrate_cancel().await?;
+    let over = async {
+        while !is_over(&qmp.query_migrate().await?.status) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(CANCEL_LIMIT, over).await.context("QEMU does not give its migration up")?
+}
+
+/// What does not hold the guest up.
+async fn rest(context: &Arc<Context>, keep_disks: bool) {
+    if let Ok(client) = context.client() {
+        let reason = context.handle.status().reasons.join("; ");
+        let told = timeout(ABORT_LIMIT, client.order(Request::Abort { reason, keep_disks })).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::info!(migration = context.handle.id(), "the destination was not reached; it cleans up by itself");
+        }
+    }
+    for (_, _, disk) in context.copied_disks() {
+        if let Err(error) = disks::stop_replicating(&disk).await {
+            context.warn(format!("a disk still records: {error:#}"));
+        }
+    }
+    if let Err(error) = path::remove(context).await {
+        context.warn(format!("{error:#}"));
+    }
+}
