@@ -21,6 +21,7 @@ pub mod progress;
 pub mod render;
 pub mod api;
 pub mod peer;
+pub mod host;
 pub mod journal;
 pub mod switchover;
 pub mod migration;

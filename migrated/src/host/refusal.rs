@@ -1,0 +1,125 @@
+//! Why a host does not take a guest: numbers for programs, words for people. They travel to the source.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::qemu::Accelerator;
+
+/// One reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
+#[serde(tag = "refusal", content = "of", rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The description has a fault.
+    #[error("the description is wrong: {0}")]
+    Description(String),
+    /// The guest is here already.
+    #[error("there is a guest {name} at this host already: {holder}; wait for that to end, or stop it")]
+    Guest {
+        /// Its name.
+        name: String,
+        /// Who holds it.
+        holder: String,
+    },
+    /// Not enough memory.
+    #[error(
+        "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations; \
+         stop a guest, or raise limits.memory_mib"
+    )]
+    Memory {
+        /// What the guest needs.
+        needed_mib: u64,
+        /// What there is for it.
+        available_mib: u64,
+    },
+    /// Not enough disk.
+    #[error(
+        "disk: {needed_mib} MiB are needed ({allocated_mib} MiB in use at the source, the rest for growth) and \
+         {available_mib} MiB available in images_dir after reservations; make room there"
+    )]
+    Disk {
+        /// The disks' full sizes, less what is here of them.
+        needed_mib: u64,
+        /// What of them is in use.
+        allocated_mib: u64,
+        /// What there is for it.
+        available_mib: u64,
+    },
+    /// The machine type is not offered.
+    #[error(
+        "machine: QEMU {here} does not offer {machine}; {}install a QEMU that does",
+        if .there.is_empty() { String::new() } else { format!("the source has QEMU {there}; ") }
+    )]
+    Machine {
+        /// The type.
+        machine: String,
+        /// QEMU here.
+        here: String,
+        /// QEMU at the source; may be empty.
+        there: String,
+    },
+    /// The CPU model is not offered.
+    #[error("cpu: QEMU does not offer the model {model} with {}; choose one that all hosts offer", .accelerator.name())]
+    Cpu {
+        /// The model.
+        model: String,
+        /// What would run it.
+        accelerator: Accelerator,
+    },
+    /// The CPU lacks flags.
+    #[error(
+        "cpu: this host lacks {} for the model {model}; choose a model that all hosts have, or switch them off",
+        .missing.join(", ")
+    )]
+    CpuFlags {
+        /// The model.
+        model: String,
+        /// What it lacks.
+        missing: Vec<String>,
+    },
+    /// The accelerator is not to be had.
+    #[error(
+        "accel: {wanted} is needed: {reason}; choose another host, or start the guest with another accel"
+    )]
+    Accelerator {
+        /// What is needed.
+        wanted: String,
+        /// Why it is not to be had.
+        reason: String,
+    },
+    /// A bridge is not mapped.
+    #[error("bridge: {name:?} is not mapped at this host (it knows: {}); add it under [bridges]", .known.join(", "))]
+    BridgeUnknown {
+        /// The description's name.
+        name: String,
+        /// Names that are mapped.
+        known: Vec<String>,
+    },
+    /// A bridge is mapped to nothing.
+    #[error("bridge: {name:?} is mapped to {here}, which is not there; make it, or correct [bridges]")]
+    BridgeAbsent {
+        /// The description's name.
+        name: String,
+        /// The host's.
+        here: String,
+    },
+    /// A boot file is missing or another one.
+    #[error("boot file {}: {reason}; put the source's file into boot_dir", path.display())]
+    BootFile {
+        /// Its path in the description.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An image's place is taken.
+    #[error("disk {disk}: image {}: {reason}", image.display())]
+    Image {
+        /// The disk.
+        disk: String,
+        /// Its path in the description.
+        image: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}

@@ -1,0 +1,151 @@
+//! Tests of what a host refuses.
+
+use std::collections::BTreeMap;
+
+use super::{Facts, Image, Kvm, Refusal, Reservation, Reservations, Wanted, check};
+use crate::guest::{Accel, Guest};
+use crate::peer::DiskSize;
+use crate::qemu::Accelerator;
+
+const MIB: u64 = 1 << 20;
+
+fn guest() -> Guest {
+    Guest::parse(
+        "name = \"web\"\nmemory_mib = 512\n[boot]\nkernel = \"k\"\n[[disk]]\nid = \"root\"\nimage = \"w.raw\"\n\
+         [[nic]]\nid = \"net0\"\nmac = \"52:54:00:12:34:56\"\nbridge = \"lan\"\n",
+    )
+    .unwrap()
+}
+
+fn facts() -> Facts {
+    let models = BTreeMap::from([("qemu64".to_owned(), Vec::new())]);
+    Facts {
+        memory_available_mib: 4096,
+        memory_limit_mib: 4096,
+        disk_available_bytes: 100 * MIB,
+        qemu_version: "7.2.22".into(),
+        machines: ["pc-i440fx-7.2".to_owned()].into(),
+        cpus: BTreeMap::from([(Accelerator::Tcg, models.clone()), (Accelerator::Kvm, models)]),
+        kvm: Kvm::Absent("there is no /dev/kvm".into()),
+        bridges: BTreeMap::from([("lan".into(), ("br0".into(), true))]),
+        boot_digests: vec![("k".into(), Ok("aa".into()))],
+        images: BTreeMap::from([("root".into(), Image::Absent)]),
+    }
+}
+
+fn disks() -> Vec<DiskSize> {
+    vec![DiskSize { id: "root".into(), size_bytes: 64 * MIB, allocated_bytes: 7 * MIB }]
+}
+
+fn refusals(facts: &Facts, promised: &Reservations, guest: &Guest) -> Vec<Refusal> {
+    let (disks, digests) = (disks(), ["aa".to_owned()]);
+    let wanted =
+        Wanted { guest, disks: &disks, boot_digests: &digests, qemu_version: "7.2.22", accel: "tcg" };
+    check(facts, promised, &wanted)
+}
+
+fn promise(memory_mib: u64, memory_used_mib: u64, disk_bytes: u64) -> Reservation {
+    Reservation { holder: "migration 12ab holds it".into(), memory_mib, memory_used_mib, disk_bytes }
+}
+
+#[test]
+fn a_host_with_room_refuses_nothing() {
+    assert_eq!(refusals(&facts(), &Reservations::default(), &guest()), []);
+}
+
+/// S0-29: what is promised is not free, and what a guest has touched is not counted twice.
+#[test]
+fn memory_is_refused_with_needed_and_available() {
+    let mut promised = Reservations::default();
+    promised.reserve("db", promise(3000, 0, 0)).unwrap();
+    assert_eq!(refusals(&facts(), &promised, &guest()), []);
+    promised.reserve("mail", promise(600, 0, 0)).unwrap();
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 4096 - 3600 - 64 };
+    assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
+    promised.get_mut("db").unwrap().memory_used_mib = 3000;
+    // Now the limit counts: 4096 for all guests together.
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 496 };
+    assert_eq!(refusals(&facts(), &promised, &guest()), [refused.clone()]);
+    let text = refused.to_string();
+    assert!(text.contains("512 MiB are needed and 496 MiB available"), "{text}");
+    assert!(promised.release("mail") && !promised.release("mail"));
+    assert_eq!(refusals(&facts(), &promised, &guest()), []);
+}
+
+/// S0-30: a sparse disk may grow to its full size; what is here already needs no more room.
+#[test]
+fn disk_space_is_refused_with_the_numbers() {
+    let mut promised = Reservations::default();
+    promised.reserve("db", promise(1, 0, 40 * MIB)).unwrap();
+    let refused = Refusal::Disk { needed_mib: 66, allocated_mib: 7, available_mib: 60 };
+    assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
+    let mut facts = facts();
+    facts.images.insert("root".into(), Image::Ours { allocated_bytes: 6 * MIB });
+    assert_eq!(refusals(&facts, &promised, &guest()), []);
+}
+
+/// S0-31, S0-32, S0-33.
+#[test]
+fn another_hypervisor_machine_or_cpu_is_refused_by_name() {
+    let mut facts = facts();
+    facts.machines.clear();
+    facts.cpus.get_mut(&Accelerator::Tcg).unwrap().insert("qemu64".into(), vec!["pni".into(), "avx".into()]);
+    let found = refusals(&facts, &Reservations::default(), &guest());
+    let machine =
+        Refusal::Machine { machine: "pc-i440fx-7.2".into(), here: "7.2.22".into(), there: "7.2.22".into() };
+    let flags = Refusal::CpuFlags { model: "qemu64".into(), missing: vec!["pni".into(), "avx".into()] };
+    assert_eq!(found, [machine, flags]);
+    assert!(found[1].to_string().contains("lacks pni, avx"));
+    let mut without = guest();
+    without.cpu = "qemu64,-pni,avx=off".into();
+    assert_eq!(refusals(&facts, &Reservations::default(), &without).len(), 1);
+    without.cpu = "epyc".into();
+    let found = refusals(&facts, &Reservations::default(), &without);
+    assert!(matches!(&found[1], Refusal::Cpu { model, .. } if model == "epyc"), "{found:?}");
+}
+
+#[test]
+fn a_running_guest_does_not_change_its_accelerator() {
+    let mut facts = facts();
+    facts.kvm = Kvm::Usable;
+    let found = refusals(&facts, &Reservations::default(), &guest());
+    assert!(matches!(&found[..], [Refusal::Accelerator { wanted, .. }] if wanted == "tcg"), "{found:?}");
+    let mut emulated = guest();
+    emulated.accel = Accel::Tcg;
+    assert_eq!(refusals(&facts, &Reservations::default(), &emulated), []);
+}
+
+#[test]
+fn kvm_is_taken_by_itself_only_where_guests_run_on_it() {
+    let with = |kvm: Kvm, accel| Facts { kvm, ..Facts::default() }.accelerator(accel);
+    let doubtful = Kvm::Doubtful("slow".into());
+    assert_eq!(with(Kvm::Usable, Accel::Auto), Ok(Accelerator::Kvm));
+    assert_eq!(with(doubtful.clone(), Accel::Auto), Ok(Accelerator::Tcg));
+    assert_eq!(with(doubtful, Accel::Kvm), Ok(Accelerator::Kvm));
+    assert_eq!(with(Kvm::Absent("no".into()), Accel::Kvm), Err("no".into()));
+    assert_eq!(with(Kvm::Usable, Accel::Tcg), Ok(Accelerator::Tcg));
+}
+
+/// Nothing is left for a second try.
+#[test]
+fn all_refusals_come_at_once() {
+    let mut facts = facts();
+    facts.memory_available_mib = 100;
+    facts.disk_available_bytes = 0;
+    facts.machines.clear();
+    facts.bridges.clear();
+    facts.boot_digests[0].1 = Ok("bb".into());
+    facts.images.insert("root".into(), Image::Taken("a stranger's".into()));
+    let mut promised = Reservations::default();
+    promised.reserve("web", promise(0, 0, 0)).unwrap();
+    let again = promised.reserve("web", promise(0, 0, 0)).unwrap_err();
+    let mut wrong = guest();
+    wrong.vcpus = 0;
+    let found = refusals(&facts, &promised, &wrong);
+    assert_eq!(found.len(), 8, "{found:#?}");
+    assert!(found.contains(&again), "{found:#?}");
+    assert!(again.to_string().contains("migration 12ab holds it"));
+    facts.bridges.insert("lan".into(), ("br9".into(), false));
+    let found = refusals(&facts, &promised, &wrong);
+    assert!(found.contains(&Refusal::BridgeAbsent { name: "lan".into(), here: "br9".into() }));
+}

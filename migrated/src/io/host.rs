@@ -1,0 +1,201 @@
+//! What this host is and has, looked up.
+//!
+//! ```text
+//! /proc/meminfo ─┐
+//! statvfs ───────┤
+//! QEMU (asked) ──┼──► Facts
+//! KVM (tried) ───┤
+//! files, bridges ┘
+//! ```
+//!
+//! What cannot change while the daemon lives (QEMU's offers, KVM) is looked up once.
+
+mod kvm;
+mod offers;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use blockd::io::sidecar_file::{SidecarFile, default_path};
+use blockd::sidecar::{Header, Role};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::guest::{Accel, Disk, Guest};
+use crate::host::{Facts, Image, Kvm};
+use crate::io::machine::{MachineError, inner_path};
+use crate::io::tap::interface_exists;
+use crate::qemu::Accelerator;
+
+const MIB: u64 = 1 << 20;
+/// What the host keeps for itself in MiB where the configuration says nothing.
+const HOST_MEMORY_MIB: u64 = 512;
+
+/// One /dev/kvm a host, tried once in the life of the daemon.
+static KVM: OnceCell<Kvm> = OnceCell::const_new();
+
+/// Whether KVM is to be had; tried at the first call, which takes up to two seconds.
+pub async fn kvm(config: &Config) -> Kvm {
+    let tried = KVM.get_or_init(|| async {
+        let kvm = kvm::probe(&config.programs.qemu).await;
+        match &kvm {
+            Kvm::Usable => info!("guests run on KVM"),
+            other => warn!(
+                found = ?other,
+                "guests do not run on KVM here; they are emulated, which is slow, unless they ask for KVM by name"
+            ),
+        }
+        kvm
+    });
+    tried.await.clone()
+}
+
+/// What runs a guest that asks for `accel`.
+pub async fn accelerator(config: &Config, accel: Accel) -> Result<Accelerator, MachineError> {
+    let kvm = if accel == Accel::Tcg { Kvm::Untried } else { kvm(config).await };
+    let chosen = Facts { kvm: kvm.clone(), ..Facts::default() }.accelerator(accel);
+    if let (Accel::Kvm, Kvm::Doubtful(reason)) = (accel, &kvm) {
+        warn!(reason, "KVM was asked for by name; an ordinary guest may hang on it");
+    }
+    chosen.map_err(MachineError::Accelerator)
+}
+
+/// Everything that a decision about `guest` needs. `name_of` its disks is [`Guest::disk_name`].
+pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, MachineError> {
+    let kvm = kvm(config).await;
+    let offers = offers::ask(&config.programs.qemu, !matches!(kvm, Kvm::Absent(_))).await?;
+    let (config, guest) = (config.clone(), guest.clone());
+    let looked_up = spawn_blocking(move || {
+        let memory = Memory::read()?;
+        let limit = config.limits.memory_mib.unwrap_or(memory.total_mib.saturating_sub(HOST_MEMORY_MIB));
+        let bridge =
+            |(name, here): (&String, &String)| (name.clone(), (here.clone(), interface_exists(here)));
+        Ok::<_, MachineError>(Facts {
+            memory_available_mib: memory.available_mib,
+            memory_limit_mib: limit,
+            disk_available_bytes: disk_available_bytes(&config)?,
+            qemu_version: offers.version,
+            machines: offers.machines,
+            cpus: offers.cpus,
+            kvm,
+            bridges: config.bridges.iter().map(bridge).collect(),
+            boot_digests: boot_digests(&config, &guest),
+            images: images(&config, &guest),
+        })
+    });
+    looked_up
+        .await
+        .unwrap_or_else(|error| Err(MachineError::Qemu(format!("cannot look at the host: {error}"))))
+}
+
+/// QEMU's version, as it says it itself.
+pub async fn qemu_version(config: &Config) -> Result<String, MachineError> {
+    Ok(offers::ask(&config.programs.qemu, false).await?.version)
+}
+
+/// Digests (BLAKE3, hex) of a guest's boot files, kernel first, by their paths in the description; or why there is
+/// none. Reads the files: not for a thread that must not wait.
+pub fn boot_digests(config: &Config, guest: &Guest) -> Vec<(PathBuf, Result<String, String>)> {
+    let Some(boot) = &guest.boot else { return Vec::new() };
+    let digest = |inner: &PathBuf| {
+        let digest =
+            inner_path(&config.boot_dir, inner).map_err(|error| error.to_string()).and_then(|path| {
+                let mut hasher = blake3::Hasher::new();
+                let hashed = fs::File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+                hashed.map(|()| hasher.finalize().to_hex().to_string()).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => "it is not here".to_owned(),
+                    _ => format!("it cannot be read: {error}"),
+                })
+            });
+        (inner.clone(), digest)
+    };
+    std::iter::once(&boot.kernel).chain(&boot.initrd).map(digest).collect()
+}
+
+/// Memory in MiB that a process has touched; 0 for one that is gone.
+pub fn resident_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    field_kib(&status, "VmRSS:").unwrap_or_default() / 1024
+}
+
+/// The size of an image and what of it is not a hole, in bytes.
+pub fn image_bytes(config: &Config, disk: &Disk) -> Result<(u64, u64), MachineError> {
+    let path = inner_path(&config.images_dir, &disk.image)?;
+    let found = fs::metadata(&path).map_err(MachineError::file("look at", &path))?;
+    Ok((found.len(), found.blocks() * 512))
+}
+
+struct Memory {
+    total_mib: u64,
+    available_mib: u64,
+}
+
+impl Memory {
+    fn read() -> Result<Self, MachineError> {
+        let path = Path::new("/proc/meminfo");
+        let text = fs::read_to_string(path).map_err(MachineError::file("read", path))?;
+        let mib = |field: &str| field_kib(&text, field).unwrap_or_default() / 1024;
+        Ok(Self { total_mib: mib("MemTotal:"), available_mib: mib("MemAvailable:") })
+    }
+}
+
+fn field_kib(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+fn disk_available_bytes(config: &Config) -> Result<u64, MachineError> {
+    let folder = &config.images_dir;
+    let found = nix::sys::statvfs::statvfs(folder)
+        .map_err(|error| MachineError::file("look at", folder)(error.into()))?;
+    let free = found.blocks_available() as u64 * found.fragment_size() as u64;
+    Ok(free.saturating_sub(config.limits.disk_reserve_mib * MIB))
+}
+
+fn images(config: &Config, guest: &Guest) -> BTreeMap<String, Image> {
+    guest.disks.iter().map(|disk| (disk.id.clone(), image(config, guest, disk))).collect()
+}
+
+/// What is at an image's place. An image without a sidecar of this very disk is somebody's data; whether one with a
+/// sidecar may be written over is blockd's to say (D13), which looks at all of it.
+fn image(config: &Config, guest: &Guest, disk: &Disk) -> Image {
+    let path = match inner_path(&config.images_dir, &disk.image) {
+        Ok(path) => path,
+        Err(error) => return Image::Taken(error.to_string()),
+    };
+    let Ok(found) = fs::metadata(&path) else { return Image::Absent };
+    let allocated_bytes = found.blocks() * 512;
+    if disk.shared {
+        return Image::Ours { allocated_bytes };
+    }
+    match SidecarFile::peek(&default_path(&path, found.file_type().is_block_device())) {
+        Ok(Some(header)) => ours(guest, disk, &header, allocated_bytes),
+        Ok(None) => Image::Taken(
+            "there is an image already that no migration has made; name another one, or remove it yourself"
+                .into(),
+        ),
+        Err(error) => {
+            Image::Taken(format!("there is an image already, and its sidecar cannot be read: {error}"))
+        }
+    }
+}
+
+fn ours(guest: &Guest, disk: &Disk, header: &Header, allocated_bytes: u64) -> Image {
+    let owner = &header.disk_id;
+    if *owner != guest.disk_name(disk) {
+        return Image::Taken(format!(
+            "there is an image already, of the disk {owner}; name another one, or remove it yourself"
+        ));
+    }
+    match header.role {
+        Role::Replica | Role::Fenced => Image::Ours { allocated_bytes },
+        Role::Primary | Role::Promoted => Image::Taken(format!(
+            "this is the disk {owner} itself, generation {}, and was not given up; a copy would destroy it",
+            header.generation
+        )),
+    }
+}
