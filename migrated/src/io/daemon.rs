@@ -11,6 +11,7 @@
 
 mod answer;
 mod folders;
+mod guests;
 
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub async fn run(config: Config) -> Result<()> {
     let listener = taken.listen()?;
     let name = config.name.clone();
     let site = Arc::new(Site::open(config).context("cannot read what is kept in state_dir")?);
+    site.adopt().await;
+    // TODO(send): the link's listener, and `io::destination::serve(site, link)` for each link that it accepts.
     let operator = Arc::new(Operator::new(site));
     info!(host = name, socket = %taken.socket().display(), "serving");
     tell(&[NotifyState::Ready]);
