@@ -12,10 +12,19 @@ use crate::requires::Missing;
 
 /// The shipped `blockd`: `$BLOCKD`, or `release/blockd` in the target directory.
 pub fn blockd() -> Result<PathBuf, Missing> {
-    if let Some(path) = env::var_os("BLOCKD") {
+    shipped("blockd", "BLOCKD")
+}
+
+/// The shipped `migrated`: `$MIGRATED`, or `release/migrated` in the target directory.
+pub fn migrated() -> Result<PathBuf, Missing> {
+    shipped("migrated", "MIGRATED")
+}
+
+fn shipped(name: &str, variable: &str) -> Result<PathBuf, Missing> {
+    if let Some(path) = env::var_os(variable) {
         return Ok(PathBuf::from(path));
     }
-    let path = target_dir().join("release/blockd");
+    let path = target_dir().join("release").join(name);
     let Some(built_at) = modified(&path) else {
         let reason = format!("{} is not there; run `make build`", path.display());
         return Err(Missing::Installable(reason));

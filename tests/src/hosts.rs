@@ -105,7 +105,7 @@ impl Hosts {
     #[track_caller]
     fn pair(&self) {
         let answer = self.ask(End::SiteB, &["pair"]);
-        let token = answer["token"].as_str().unwrap_or_else(|| panic!("no token in {answer}"));
+        let token = answer.as_str().unwrap_or_else(|| panic!("no token in {answer}"));
         self.migrated(End::SiteA, &["pair", token]).run();
     }
 

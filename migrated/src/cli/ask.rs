@@ -91,10 +91,10 @@ async fn start(asking: Asking<'_>, description: &Path, restore: Option<&Path>) -
         Ok(text) => text,
         Err(error) => return Ok(usage(&error.to_string())),
     };
-    let guest: Guest = match toml::from_str(&text) {
+    let guest = match Guest::parse(&text) {
         Ok(guest) => guest,
         Err(error) => {
-            return Ok(usage(&format!("{}: {}", description.display(), error.to_string().trim_end())));
+            return Ok(usage(&format!("{}: {}", description.display(), error)));
         }
     };
     let restore = restore.map(files::absolute).transpose();

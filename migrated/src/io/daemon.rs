@@ -11,6 +11,8 @@
 
 mod answer;
 mod folders;
+mod guests;
+mod hosts;
 
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::io::api_server;
+use crate::io::destination;
+use crate::io::link::LinkListener;
 use crate::io::site::Site;
 
 use self::answer::Operator;
@@ -35,16 +39,27 @@ pub async fn run(config: Config) -> Result<()> {
     let listener = taken.listen()?;
     let name = config.name.clone();
     let site = Arc::new(Site::open(config).context("cannot read what is kept in state_dir")?);
-    let operator = Arc::new(Operator::new(site));
+    site.adopt().await;
+    let links = LinkListener::bind(site.link.clone()).await.context("cannot listen for other hosts")?;
+    let operator = Arc::new(Operator::new(Arc::clone(&site), links.desk().clone()));
     info!(host = name, socket = %taken.socket().display(), "serving");
     tell(&[NotifyState::Ready]);
     tokio::select! {
         () = api_server::serve(listener, operator) => unreachable!("it serves for ever"),
+        () = welcome(&site, &links) => unreachable!("it welcomes for ever"),
         () = ended(&mut terminate) => info!("SIGTERM: ending; guests go on"),
         () = ended(&mut interrupt) => info!("SIGINT: ending; guests go on"),
     }
     tell(&[NotifyState::Stopping]);
     Ok(())
+}
+
+/// Each link that a peer makes is a guest that may come, or only a look.
+async fn welcome(site: &Arc<Site>, links: &LinkListener) {
+    loop {
+        let link = links.accept().await;
+        tokio::spawn(destination::serve(Arc::clone(site), link));
+    }
 }
 
 async fn ended(end: &mut Signal) {

@@ -1,14 +1,20 @@
 //! One host as its daemon's parts share it: configuration, guests, migrations, journal, peers, promises of room.
 //!
+//! ```text
+//! adopt (after a restart) ─┐
+//! run, an arrival ─────────┴─► tend: the machine is the guest's ─► it ends by itself: cleaned up, and said why
+//! ```
+//!
 //! Knows nothing of those who use it: the API's answers, the two ends of a migration.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
+use tracing::warn;
 use tunnel::Tunnel;
 
 use crate::config::Config;
@@ -16,8 +22,8 @@ use crate::host::{Reservation, Reservations};
 use crate::io::host::{image_bytes, resident_mib};
 use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
-use crate::io::machine::Machine;
-use crate::io::registry::{Guests, Migrations};
+use crate::io::machine::{ExitReason, Machine};
+use crate::io::registry::{Claim, Guests, Migrations, Task};
 
 /// One host.
 pub struct Site {
@@ -56,6 +62,40 @@ impl Site {
             addresses: Mutex::default(),
             paths: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Finds the machines again that the daemon before this one left running.
+    pub async fn adopt(self: &Arc<Self>) {
+        for known in self.guests.list() {
+            let name = &known.record.guest.name;
+            let Ok(claim) = self.guests.claim(name, Task::Start) else { continue };
+            match Machine::adopt(&self.config, &known.record.guest).await {
+                Ok(Some(machine)) => self.tend(&claim, machine),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(guest = name, %error, "cannot tell whether this guest runs");
+                    claim.set_trouble(&error.to_string());
+                }
+            }
+        }
+    }
+
+    /// The guest has this machine from now on. When it ends by itself, what is left of it is cleared away and the
+    /// reason is noted. Not so while somebody has a claim: then it waits for its turn.
+    pub fn tend(self: &Arc<Self>, claim: &Claim<Machine>, machine: Machine) {
+        claim.set_machine(Some(machine.clone()));
+        claim.set_trouble("");
+        let (site, name) = (Arc::clone(self), claim.name().to_owned());
+        tokio::spawn(async move {
+            let reason = machine.ended().await;
+            let Some(claim) = site.guests.claim_when_free(&name, Task::Stop).await else { return };
+            // Somebody else may have ended it, and the guest may have another machine by now.
+            if claim.machine().is_ok_and(|current| current.pid() == machine.pid()) {
+                machine.quit().await;
+                claim.set_machine(None);
+                claim.set_trouble(&words(&reason));
+            }
+        });
     }
 
     /// A number for a migration that no other has.
@@ -165,8 +205,16 @@ impl Site {
         let earlier = self.paths.lock().await.insert(guest.to_owned(), tunnels);
         for tunnel in earlier.into_iter().flatten() {
             if let Err(error) = tunnel.remove().await {
-                tracing::warn!(guest, "cannot remove the tunnel of an earlier move: {error:#}");
+                warn!(guest, "cannot remove the tunnel of an earlier move: {error:#}");
             }
         }
+    }
+}
+
+fn words(reason: &ExitReason) -> String {
+    match reason {
+        ExitReason::GuestShutdown => "it switched itself off".to_owned(),
+        ExitReason::Told(who) => format!("QEMU was told to end ({who})"),
+        ExitReason::Died(why) => format!("QEMU died: {why}"),
     }
 }

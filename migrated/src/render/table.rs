@@ -149,9 +149,9 @@ mod tests {
         assert_eq!(
             migrations(&[running, ended]),
             [
-                "ID        GUEST  WAY               STATE          TIME    ETA           REASON",
+                "ID        GUEST  WAY               STATE          TIME    ETA         REASON",
                 "0e2f9a61  web    site-a -> site-b  pre-migration  12.3 s  1 min 20 s",
-                "1         db     site-a -> site-b  rolled back    0 ms    -             no room",
+                "1         db     site-a -> site-b  rolled back    0 ms    -           no room",
             ]
         );
     }

@@ -5,27 +5,24 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::{Command, Failure, FailureCode, GuestState, HostState, Send};
+use super::{guests, hosts};
+use crate::api::{Command, Failure, FailureCode, Send};
 use crate::io::api_server::Host;
-use crate::io::machine::Machine;
-use crate::io::registry::{Known, Task};
+use crate::io::pairing::Desk;
 use crate::io::site::Site;
+use crate::io::source;
 
 /// Answers for a site.
 pub(super) struct Operator {
     site: Arc<Site>,
+    desk: Desk,
 }
 
 type Answer = Result<Value, Failure>;
 
 impl Operator {
-    pub(super) fn new(site: Arc<Site>) -> Self {
-        Self { site }
-    }
-
-    fn list(&self) -> Answer {
-        let guests: Vec<GuestState> = self.site.guests.list().iter().map(guest_state).collect();
-        said(&guests)
+    pub(super) fn new(site: Arc<Site>, desk: Desk) -> Self {
+        Self { site, desk }
     }
 
     fn status(&self, wanted: Option<&str>) -> Answer {
@@ -35,67 +32,39 @@ impl Operator {
         }
     }
 
-    fn send(&self, send: &Send) -> Answer {
-        // The lead's place: io::source::start(&self.site, send).
-        self.site.guests.find(&send.guest)?;
-        Err(not_yet("send"))
+    async fn send(&self, send: Send) -> Answer {
+        let known = self.site.guests.find(&send.guest)?;
+        if send.to == self.site.config.name {
+            let message = format!("guest {:?} is at {:?} already: that is this host", send.guest, send.to);
+            return Err(Failure::new(FailureCode::Conflict, message, "see `migrated hosts` for others"));
+        }
+        if known.machine.is_none() {
+            let state = known.record.moved_to.map_or_else(|| "stopped".into(), |to| format!("moved to {to}"));
+            let message = format!("guest {:?} does not run here: it is {state}", send.guest);
+            return Err(Failure::new(FailureCode::Conflict, message, "see `migrated list`"));
+        }
+        let id = source::start(&self.site, send).await?;
+        Ok(json!({ "migration": id }))
     }
 }
 
 impl Host for Operator {
     async fn answer(&self, command: Command) -> Answer {
         match command {
-            Command::List {} => self.list(),
+            Command::List {} => said(&guests::list(&self.site).await),
             Command::Status { migration } => self.status(migration.as_deref()),
-            Command::Send(send) => self.send(&send),
+            Command::Send(send) => self.send(send).await,
             Command::Cancel { migration } => said(&self.site.migrations.cancel(&migration)?),
-            Command::Hosts {} => said::<[HostState; 0]>(&[]),
-            Command::Run { .. } => Err(not_yet("run")),
-            Command::Stop { guest, .. } => {
-                self.site.guests.claim(&guest, Task::Stop)?.machine()?;
-                Err(not_yet("stop"))
+            Command::Hosts {} => said(&hosts::list(&self.site).await),
+            Command::Run { guest, restore } => said(&guests::run(&self.site, guest, restore).await?),
+            Command::Stop { guest, now, save } => {
+                said(&guests::stop(&self.site, &guest, now, save.as_deref()).await?)
             }
-            Command::Pause { guest, .. } => {
-                self.site.guests.claim(&guest, Task::Pause)?.machine()?;
-                Err(not_yet("pause"))
-            }
-            Command::Pair {} | Command::PairWith { .. } => Err(not_yet("pair")),
-            Command::Unpair { host } => Err(no_host(&host)),
+            Command::Pause { guest, paused } => said(&guests::pause(&self.site, &guest, paused).await?),
+            Command::Pair {} => hosts::token(&self.desk),
+            Command::PairWith { token } => hosts::pair_with(&self.desk, &token).await,
+            Command::Unpair { host } => hosts::unpair(&self.site, &host),
         }
-    }
-}
-
-fn not_yet(what: &str) -> Failure {
-    Failure::new(FailureCode::Failed, format!("{what} is not here yet"), "use a later version")
-}
-
-fn no_host(host: &str) -> Failure {
-    let message = format!("no host {host:?} is paired with this one");
-    Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
-}
-
-fn guest_state(known: &Known<Machine>) -> GuestState {
-    let record = &known.record;
-    let state = match (&known.task, &known.machine, &record.moved_to) {
-        (Some(Task::Leave { .. }), ..) => "migrating",
-        (Some(Task::Arrive { .. }), ..) => "incoming",
-        (_, Some(_), _) => "running",
-        (_, None, Some(_)) => "moved",
-        (_, None, None) => "stopped",
-    };
-    let remark = match (&known.task, &record.moved_to) {
-        (Some(task), _) => task.words(),
-        (None, Some(host)) => format!("moved to {host}, generation {}", record.generation),
-        (None, None) => String::new(),
-    };
-    GuestState {
-        name: record.guest.name.clone(),
-        state: state.to_owned(),
-        pid: None,
-        memory_mib: record.guest.memory_mib,
-        generation: record.generation,
-        remark,
-        trouble: known.trouble.clone(),
     }
 }
 

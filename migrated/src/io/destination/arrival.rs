@@ -148,7 +148,7 @@ impl Arrival {
 
     /// Writes down that the guest is here.
     pub async fn settle(&self) -> Result<()> {
-        self.claim.set_machine(Some(self.machine.clone()));
+        self.site.tend(&self.claim, self.machine.clone());
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
         self.claim.keep(|record| {
             record.guest = guest;
@@ -182,9 +182,7 @@ impl Arrival {
             }
         }
         self.site.release(&self.reserve.guest.name);
-        if let Err(error) = self.claim.leave() {
-            tracing::error!(migration = self.handle.id(), "cannot forget the guest: {error}");
-        }
+        self.claim.leave();
     }
 }
 

@@ -143,9 +143,7 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         }
         Err(error) => {
             handle.forget();
-            if let Err(error) = claim.leave() {
-                tracing::warn!(%error, "cannot forget a guest that does not come");
-            }
+            claim.leave();
             Err(error.context("what receives the guest cannot be started"))
         }
     }

@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tracing::warn;
 
 use super::kept::Folder;
 use crate::api::{Failure, FailureCode};
@@ -87,24 +89,26 @@ pub struct Known<M> {
 pub struct Guests<M> {
     folder: Folder,
     known: Arc<Mutex<BTreeMap<String, Known<M>>>>,
+    /// A claim was given back.
+    freed: Arc<Notify>,
 }
 
 impl<M> Clone for Guests<M> {
     fn clone(&self) -> Self {
-        Self { folder: self.folder.clone(), known: Arc::clone(&self.known) }
+        Self { folder: self.folder.clone(), known: Arc::clone(&self.known), freed: Arc::clone(&self.freed) }
     }
 }
 
 impl<M: Clone> Guests<M> {
     /// The registry, with the guests that are kept below `state_dir`, none of which has a machine yet.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
-        let folder = Folder::open(state_dir.join("guests"))?;
+        let folder = Folder::open(state_dir.join("records"))?;
         let records: Vec<GuestRecord> = folder.load()?;
         let known = |record| Known { record, machine: None, task: None, trouble: String::new() };
         let by_name =
             records.into_iter().map(|record: GuestRecord| (record.guest.name.clone(), known(record)));
         let known = Arc::new(Mutex::new(by_name.collect()));
-        Ok(Self { folder, known })
+        Ok(Self { folder, known, freed: Arc::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known<M>>> {
@@ -127,7 +131,19 @@ impl<M: Clone> Guests<M> {
         let mut known = self.lock();
         let entry = known.get_mut(name).ok_or_else(|| no_guest(name))?;
         entry.take(task)?;
-        Ok(Claim { guests: self.clone(), name: name.to_owned() })
+        Ok(Claim { guests: self.clone(), name: name.to_owned(), is_new: false })
+    }
+
+    /// Takes a guest as soon as nobody else has it; none: it is not known any more.
+    pub async fn claim_when_free(&self, name: &str, task: Task) -> Option<Claim<M>> {
+        loop {
+            let freed = self.freed.notified();
+            match self.claim(name, task.clone()) {
+                Ok(claim) => return Some(claim),
+                Err(failure) if failure.code == FailureCode::NotFound => return None,
+                Err(_) => freed.await,
+            }
+        }
     }
 
     /// Takes a guest that shall be here: one that is not known yet, or has no machine. To be saved by [`Claim::keep`]
@@ -136,6 +152,7 @@ impl<M: Clone> Guests<M> {
     pub fn claim_new(&self, guest: Guest, task: Task) -> Result<Claim<M>, Failure> {
         let name = guest.name.clone();
         let mut known = self.lock();
+        let is_new = !known.contains_key(&name);
         match known.get_mut(&name) {
             Some(entry) => {
                 let arrives = matches!(task, Task::Arrive { .. });
@@ -150,17 +167,7 @@ impl<M: Clone> Guests<M> {
                 known.insert(name.clone(), entry);
             }
         }
-        Ok(Claim { guests: self.clone(), name })
-    }
-
-    /// Notes why a guest stands still, or that it has ended (`machine` is gone). For watchers of machines.
-    pub fn note(&self, name: &str, trouble: &str, is_gone: bool) {
-        if let Some(entry) = self.lock().get_mut(name) {
-            trouble.clone_into(&mut entry.trouble);
-            if is_gone {
-                entry.machine = None;
-            }
-        }
+        Ok(Claim { guests: self.clone(), name, is_new })
     }
 }
 
@@ -206,12 +213,18 @@ fn no_guest(name: &str) -> Failure {
 pub struct Claim<M: Clone> {
     guests: Guests<M>,
     name: String,
+    is_new: bool,
 }
 
 impl<M: Clone> Claim<M> {
     fn with<R>(&self, change: impl FnOnce(&mut Known<M>) -> R) -> R {
         let mut known = self.guests.lock();
         change(known.get_mut(&self.name).expect("a guest that is claimed is known"))
+    }
+
+    /// The guest's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// As it is known now.
@@ -250,15 +263,20 @@ impl<M: Clone> Claim<M> {
     }
 
     /// The guest does not come: it is what it was before, one that moved away, or one that nobody knows.
-    pub fn leave(self) -> io::Result<()> {
+    pub fn leave(self) {
         self.set_machine(None);
-        if self.guests.folder.has(&self.name) { Ok(()) } else { self.forget() }
+        self.forget_if_new();
     }
 
-    /// Forgets the guest: it never came to be here.
-    pub fn forget(self) -> io::Result<()> {
+    /// Forgets the guest if it was not known before this claim: it never came to be here.
+    pub fn forget_if_new(self) {
+        if !self.is_new {
+            return;
+        }
         self.guests.lock().remove(&self.name);
-        self.guests.folder.remove(&self.name)
+        if let Err(error) = self.guests.folder.remove(&self.name) {
+            warn!(guest = self.name, %error, "cannot remove what was kept of a guest that is not here");
+        }
     }
 }
 
@@ -267,5 +285,6 @@ impl<M: Clone> Drop for Claim<M> {
         if let Some(known) = self.guests.lock().get_mut(&self.name) {
             known.task = None;
         }
+        self.guests.freed.notify_waiters();
     }
 }

@@ -1,0 +1,79 @@
+//! The peers: who they are, whether they answer, how hosts come to know each other.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::api::{Failure, FailureCode, HostState};
+use crate::io::keys::Peer;
+use crate::io::link::{Link, LinkConfig};
+use crate::io::pairing::Desk;
+use crate::io::site::Site;
+
+/// How long a peer may take to answer before it counts as unreachable (S0-27).
+const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+
+/// All peers, each looked at now, all at once.
+pub(super) async fn list(site: &Site) -> Vec<HostState> {
+    let mut looks = JoinSet::new();
+    for peer in site.link.peers.all() {
+        looks.spawn(look(site.link.clone(), peer));
+    }
+    let mut hosts = looks.join_all().await;
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    hosts
+}
+
+async fn look(config: LinkConfig, peer: Peer) -> HostState {
+    let answered = timeout(ANSWER_LIMIT, async {
+        let link = Link::dial(&config, &peer).await?;
+        let rtt = link.ping().await?;
+        link.close().await;
+        Ok::<_, crate::link::error::LinkError>(rtt)
+    });
+    let (rtt, trouble) = match answered.await {
+        Ok(Ok(rtt)) => (Some(rtt), String::new()),
+        Ok(Err(error)) => (None, error.to_string()),
+        Err(_) => (None, format!("it does not answer within {} s", ANSWER_LIMIT.as_secs())),
+    };
+    HostState {
+        data_address: peer.data_address.unwrap_or(peer.address).to_string(),
+        address: peer.address.to_string(),
+        name: peer.name,
+        reachable: rtt.is_some(),
+        rtt_us: rtt.map_or(0, |rtt| rtt.as_micros() as u64),
+        version: String::new(),
+        trouble,
+    }
+}
+
+/// A one-time token for another host.
+pub(super) fn token(desk: &Desk) -> Result<Value, Failure> {
+    let hint = "set `listen` to the address at which other hosts reach this one";
+    let token = desk.token_new(None);
+    token.map(|token| json!(token)).map_err(|error| Failure::new(FailureCode::Failed, error.to_string(), hint))
+}
+
+/// Pairs with the host that made a token.
+pub(super) async fn pair_with(desk: &Desk, token: &str) -> Result<Value, Failure> {
+    let hint = "have the other host print a new token by `migrated pair`; it works once, for ten minutes";
+    match desk.pair_with(token).await {
+        Ok(peer) => Ok(json!(peer.name)),
+        Err(error) => Err(Failure::new(FailureCode::Denied, error.to_string(), hint)),
+    }
+}
+
+/// Forgets a peer.
+pub(super) fn unpair(site: &Site, host: &str) -> Result<Value, Failure> {
+    let failed = |code, message: String, hint: &str| Failure::new(code, message, hint);
+    match site.link.peers.remove(host) {
+        Ok(true) => Ok(json!(host)),
+        Ok(false) => {
+            let message = format!("no host {host:?} is paired with this one");
+            Err(failed(FailureCode::NotFound, message, "see `migrated hosts`"))
+        }
+        Err(error) => Err(failed(FailureCode::Failed, error.to_string(), "look at state_dir")),
+    }
+}
