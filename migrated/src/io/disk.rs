@@ -117,6 +117,9 @@ impl Disk {
         places: Places,
     ) -> Result<Self, DiskError> {
         let failed = |reason: String| DiskError::Start { disk: id.into(), reason };
+        if tokio::net::UnixStream::connect(&places.control).await.is_ok() {
+            return Err(failed("another daemon serves it already; end that one first".into()));
+        }
         let log = LogFile::from_here(&places.log);
         let process = Process::spawn(blockd, &words(name, role, &places), &places.log)
             .map_err(|error| failed(format!("cannot start {}: {error}", blockd.display())))?;
@@ -149,6 +152,11 @@ impl Disk {
     /// Its id in the guest's description.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The daemon's supervisor, which leads its session; none where that has ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid().unsigned_abs())
     }
 
     /// Where its things are.

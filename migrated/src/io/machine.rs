@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::UnixStream;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -92,7 +94,7 @@ impl Machine {
     ) -> Result<Self, MachineError> {
         guest.check().map_err(MachineError::Description)?;
         let layout = Layout::of(config, guest)?;
-        if Qmp::connect(&layout.monitor()).await.is_ok() {
+        if listens(&layout.monitor()).await {
             return Err(MachineError::Running(guest.name.clone()));
         }
         let accelerator = host::accelerator(config, guest.accel).await?;
@@ -118,11 +120,12 @@ impl Machine {
     pub async fn adopt(config: &Config, guest: &Guest) -> Result<Option<Self>, MachineError> {
         let layout = Layout::of(config, guest)?;
         let parts = parts::Parts::found(config, guest, &layout);
-        let Ok(qmp) = Qmp::connect(&layout.monitor()).await else {
+        if !listens(&layout.monitor()).await {
             parts.undo().await;
             layout.remove();
             return Ok(None);
-        };
+        }
+        let qmp = Qmp::connect(&layout.monitor()).await?;
         let pid =
             qmp.pid().ok_or_else(|| MachineError::Qemu("the monitor does not say whose it is".into()))?;
         let qemu = Process::adopt(pid).map_err(|error| MachineError::Qemu(error.to_string()))?;
@@ -281,13 +284,19 @@ impl Machine {
     }
 }
 
+/// Whether a process holds a socket. A monitor that talks to somebody else does not greet, and is there all the same.
+async fn listens(socket: &Path) -> bool {
+    UnixStream::connect(socket).await.is_ok()
+}
+
 /// Notes how QEMU ends: by its last words on the monitor, else by its status and its log.
 fn watch_end(guest: &str, qmp: &Qmp, qemu: &Process, layout: &Layout) -> watch::Receiver<Option<ExitReason>> {
     let (sender, receiver) = watch::channel(None);
     let (mut events, qemu, guest) = (qmp.events(), qemu.clone(), guest.to_owned());
     let log = crate::io::log_file::LogFile::from_here(&layout.qemu_log());
-    let qmp = qmp.clone();
+    let closed = qmp.closed();
     tokio::spawn(async move {
+        let mut closed = std::pin::pin!(closed);
         let mut reason = None;
         let mut note = |event: crate::qmp::Event| {
             if event.name == "SHUTDOWN" {
@@ -300,8 +309,12 @@ fn watch_end(guest: &str, qmp: &Qmp, qemu: &Process, layout: &Layout) -> watch::
         loop {
             tokio::select! {
                 biased;
-                event = events.recv() => if let Ok(event) = event { note(event) },
-                () = qmp.closed() => break,
+                event = events.recv() => match event {
+                    Ok(event) => note(event),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                },
+                () = &mut closed => break,
             }
         }
         while let Ok(event) = events.try_recv() {

@@ -163,10 +163,13 @@ impl Qmp {
         self.inner.pid
     }
 
-    /// Comes back when QEMU has ended or closed the monitor.
-    pub async fn closed(&self) {
-        // An error would mean that the sender is gone, which lives in `self`.
-        let _ = self.inner.replies.closed.subscribe().wait_for(|closed| *closed).await;
+    /// Comes back when QEMU has ended or closed the monitor. Does not keep the connection.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closed = self.inner.replies.closed.subscribe();
+        async move {
+            // An error says that the reader has gone, which is the same.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
     }
 
     /// QEMU's word for the guest's state ("running", "paused", "inmigrate", "postmigrate", …).

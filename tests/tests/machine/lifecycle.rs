@@ -1,0 +1,105 @@
+//! Start, death of parts, a new life of the keeper, save and restore, end.
+
+use migrated::io::host;
+use migrated::io::machine::DiskRoles;
+use migrated::io::machine::{ExitReason, Machine, MachineError, Start, known_guests};
+use nix::sys::signal::Signal;
+use tests::program::{children, signal};
+use tests::require;
+use tests::wait::{PATIENCE, wait_until};
+
+use super::ground::{Ground, Held};
+
+/// The keeper goes, the guest stays; a new keeper finds it, pauses it, ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_outlives_its_keeper_and_is_found_again() {
+    let ground = require!(Ground::new());
+    let guest = ground.guest("web");
+    let first = ground.start(&guest, Start::Boot).await;
+    assert_eq!(first.machine.state().await.unwrap(), "running");
+    let again = Machine::start(&ground.config, &guest, Start::Boot, DiskRoles::Primary).await;
+    assert!(matches!(again, Err(MachineError::Running(_))), "{again:?}");
+    assert!(host::resident_mib(first.machine.pid()) > 0);
+    first.wait_for_writes(20);
+    let pid = first.machine.pid();
+    drop(first);
+
+    assert_eq!(known_guests(&ground.config), [guest.clone()]);
+    let found = Machine::adopt(&ground.config, &guest).await.unwrap().expect("the guest runs");
+    let found = Held::new(found);
+    assert_eq!(found.machine.pid(), pid);
+    found.wait_for_writes(20);
+    found.machine.pause().await.unwrap();
+    assert_eq!(found.machine.state().await.unwrap(), "paused");
+    let acknowledged = found.acknowledged();
+    let machine = found.machine.clone();
+    found.quit().await;
+    assert_eq!(machine.ended().await, ExitReason::Told("host-qmp-quit".into()));
+    ground.verify("web", acknowledged);
+    ground.assert_clean("web");
+    assert!(Machine::adopt(&ground.config, &guest).await.unwrap().is_none());
+}
+
+/// What stalls a guest does not hang its keeper: a killed daemon comes back and is noticed before the pause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_after_the_death_of_an_idle_disk_does_not_wait_for_it() {
+    let ground = require!(Ground::new());
+    let guest = ground.guest("idle");
+    let held = ground.start(&guest, Start::Boot).await;
+    // Paused, so that it asks nothing of its disk.
+    held.machine.pause().await.unwrap();
+    let supervisor = held.machine.disks()[0].pid().unwrap();
+    let daemon = children(supervisor)[0];
+    signal(daemon, Signal::SIGKILL);
+    wait_until(PATIENCE, "another daemon", || {
+        children(supervisor).first().is_some_and(|next| *next != daemon)
+    });
+    held.machine.cont().await.unwrap();
+    held.machine.pause().await.unwrap();
+    assert!(held.machine.disks()[0].status().await.unwrap().requests.connections > 0);
+    held.quit().await;
+    ground.assert_clean("idle");
+}
+
+/// The daemon of a disk is dead for good: QEMU would wait minutes for it, and is ended all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_whose_disk_is_dead_can_be_ended() {
+    let ground = require!(Ground::new());
+    let guest = ground.guest("dead");
+    let held = ground.start(&guest, Start::Boot).await;
+    let supervisor = held.machine.disks()[0].pid().unwrap();
+    let daemon = children(supervisor)[0];
+    signal(supervisor, Signal::SIGKILL);
+    signal(daemon, Signal::SIGKILL);
+    held.quit().await;
+    ground.assert_clean("dead");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_saved_guest_goes_on_where_it_was() {
+    let ground = require!(Ground::new());
+    let guest = ground.guest("saved");
+    let held = ground.start(&guest, Start::Boot).await;
+    held.wait_for_writes(20);
+    let state = ground.scratch.join("saved.state");
+    held.machine.save(&state).await.unwrap();
+    let acknowledged = held.acknowledged();
+    drop(held);
+    ground.assert_clean("saved");
+
+    let held = ground.start(&guest, Start::Restore(state.clone())).await;
+    held.wait_for_writes(20);
+    assert_eq!(held.console().matches("guest: ready").count(), 1, "it did not boot again");
+    held.machine.pause().await.unwrap();
+    let later = held.acknowledged();
+    assert!(later >= acknowledged + 20);
+    held.quit().await;
+    ground.verify("saved", later);
+
+    // A file that is no state: refused, and nothing is left.
+    std::fs::write(&state, b"this is no state of a guest").unwrap();
+    let refused =
+        Machine::start(&ground.config, &guest, Start::Restore(state), DiskRoles::Primary).await.unwrap_err();
+    assert!(matches!(refused, MachineError::Saved(_)), "{refused}");
+    ground.assert_clean("saved");
+}

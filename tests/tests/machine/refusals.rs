@@ -1,0 +1,70 @@
+//! What a host refuses, and that nothing is left of it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use migrated::host::{Refusal, Reservations, Wanted, check};
+use migrated::io::host;
+use migrated::io::machine::{DiskRoles, Machine, Start};
+use migrated::peer::DiskSize;
+use tests::require;
+
+use super::ground::Ground;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_start_says_why_and_leaves_nothing() {
+    let ground = require!(Ground::new());
+    let outside = ground.scratch.sparse("outside.raw", 1 << 20);
+    symlink(&outside, ground.config.images_dir.join("escape.raw")).unwrap();
+    let mut cases = vec![(ground.description("absent"), "there is no image")];
+    cases.push((ground.description("escape"), "leads out of"));
+    let mut odd = ground.guest("cpu");
+    odd.cpu = "Skylake-Server".into();
+    cases.push((odd, "avx512f"));
+    let mut odd = ground.guest("machine");
+    odd.machine = "pc-i440fx-99.9".into();
+    cases.push((odd, "machine type"));
+    let mut odd = ground.guest("boot");
+    odd.boot.as_mut().unwrap().kernel = "nothing".into();
+    cases.push((odd, "no such file"));
+    for (guest, reason) in cases {
+        let refused =
+            Machine::start(&ground.config, &guest, Start::Boot, DiskRoles::Primary).await.unwrap_err();
+        assert!(refused.to_string().contains(reason), "{reason}: {refused}");
+        ground.assert_clean(&guest.name);
+    }
+}
+
+/// S0-29 to S0-33: all reasons at once, from what the host really is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
+    let ground = require!(Ground::new());
+    let guest = ground.description("web");
+    let digests: Vec<String> =
+        host::boot_digests(&ground.config, &guest).into_iter().map(|(_, digest)| digest.unwrap()).collect();
+    assert_eq!(digests.len(), 2);
+    let disks = [DiskSize { id: "root".into(), size_bytes: 16 << 20, allocated_bytes: 0 }];
+    let wanted =
+        Wanted { guest: &guest, disks: &disks, boot_digests: &digests, qemu_version: "7.2.0", accel: "tcg" };
+    let facts = host::facts(&ground.config, &guest).await.unwrap();
+    assert_eq!(check(&facts, &Reservations::default(), &wanted), []);
+
+    // Now nothing fits.
+    let mut guest = guest.clone();
+    guest.memory_mib = 4 << 20;
+    guest.cpu = "Skylake-Server".into();
+    guest.machine = "pc-i440fx-99.9".into();
+    ground.image("web");
+    fs::write(ground.config.boot_dir.join("initrd"), "another").unwrap();
+    let disks = [DiskSize { id: "root".into(), size_bytes: 1 << 50, allocated_bytes: 0 }];
+    let wanted = Wanted { guest: &guest, disks: &disks, ..wanted };
+    let facts = host::facts(&ground.config, &guest).await.unwrap();
+    let refusals = check(&facts, &Reservations::default(), &wanted);
+    let [memory, disk, image, machine, flags, boot] = &refusals[..] else { panic!("{refusals:#?}") };
+    assert!(matches!(memory, Refusal::Memory { needed_mib, .. } if *needed_mib == 4 << 20), "{memory}");
+    assert!(matches!(disk, Refusal::Disk { needed_mib, .. } if *needed_mib > 1 << 30), "{disk}");
+    assert!(matches!(image, Refusal::Image { .. }) && image.to_string().contains("no migration has made"));
+    assert!(matches!(machine, Refusal::Machine { .. }) && machine.to_string().contains("QEMU 7.2.0"));
+    assert!(flags.to_string().contains("avx512f"), "{flags}");
+    assert!(boot.to_string().contains("another file than at the source"), "{boot}");
+}
