@@ -14,7 +14,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -92,6 +92,8 @@ pub struct Passed {
     pub to_end_bytes: u64,
     /// Packets to the end that netem lost or that found its queue full.
     pub dropped_packets: u64,
+    /// Packets to the end that netem holds at this moment.
+    pub held_packets: u64,
 }
 
 /// The router and its links.
@@ -100,6 +102,8 @@ pub struct Wan {
     // Before the namespace that its taps are in.
     machine: Option<Mutex<RouterVm>>,
     space: Namespaces,
+    /// What was asked for last, of each link.
+    profiles: Mutex<[Option<WanProfile>; 3]>,
 }
 
 impl Wan {
@@ -107,7 +111,7 @@ impl Wan {
     pub(crate) fn new(profile: Option<WanProfile>, scratch: &Path) -> Result<Self, Missing> {
         let kit = if profile.is_none() || kernel_has_netem() { None } else { Some(Kit::find()?) };
         let space = Namespaces::network();
-        let mut wan = Self { machine: None, space };
+        let mut wan = Self { machine: None, space, profiles: Mutex::new([None; 3]) };
         if let Some(kit) = kit {
             let machine = kit.start(&wan.space, scratch);
             wan.machine = Some(Mutex::new(machine));
@@ -144,7 +148,18 @@ impl Wan {
         for network in &end.networks()[1..] {
             let _ = write!(line, " && ip route replace {network} via {address}");
         }
+        // A rule that cuts also hides the gateway from the routes.
+        self.restore(end);
         self.ask(&line);
+        let profile = self.profiles()[end as usize];
+        if let Some(profile) = profile {
+            self.set_link(end, profile);
+        }
+    }
+
+    /// Pull the cable out. Cut the link before, or the site's sockets say goodbye as they are closed.
+    pub(crate) fn unplug(&self, end: End) {
+        self.space.ip_if_there(&format!("link del {}\n", end.device()));
     }
 
     /// Make all links like this, also while packets are on them.
@@ -157,6 +172,7 @@ impl Wan {
     /// Make what is sent to one end pass a link like this.
     pub fn set_link(&self, end: End, profile: WanProfile) {
         println!("wan: to {end:?}: {profile}");
+        self.profiles()[end as usize] = Some(profile);
         self.ask(&format!("tc qdisc replace dev {} root netem {}", end.device(), profile.netem()));
     }
 
@@ -169,6 +185,7 @@ impl Wan {
     /// Cut one direction: the link is half open.
     pub fn cut_half(&self, end: End, way: Way) {
         let pref = preference(end, way);
+        self.mend_half(end, way);
         let line = match way {
             Way::Out => format!("ip rule add pref {pref} iif {} blackhole", end.device()),
             Way::In => {
@@ -181,10 +198,12 @@ impl Wan {
 
     /// Undo every cut of the link of an end.
     pub fn restore(&self, end: End) {
-        for way in [Way::Out, Way::In] {
-            let pref = preference(end, way);
-            self.ask(&format!("while ip rule del pref {pref} 2>/dev/null; do :; done"));
-        }
+        self.mend_half(end, Way::Out);
+        self.mend_half(end, Way::In);
+    }
+
+    fn mend_half(&self, end: End, way: Way) {
+        self.ask(&format!("while ip rule del pref {} 2>/dev/null; do :; done", preference(end, way)));
     }
 
     /// What has passed the link of an end.
@@ -200,8 +219,14 @@ impl Wan {
         Passed {
             from_end_bytes: bytes("rx"),
             to_end_bytes: bytes("tx"),
+            // Without netem there is nothing that drops or holds.
             dropped_packets: qdisc[0]["drops"].as_u64().unwrap_or(0),
+            held_packets: qdisc[0]["qlen"].as_u64().unwrap_or(0),
         }
+    }
+
+    fn profiles(&self) -> MutexGuard<'_, [Option<WanProfile>; 3]> {
+        self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Have the router execute a line of shell: an `ip` or `tc` that is not foreseen here.
