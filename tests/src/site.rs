@@ -13,6 +13,7 @@
 //! Its PID 1 is ours; killing it kills everything inside, as when a host loses power. Files below the site's
 //! directory stay, as a disk's content does; `/run` and `/tmp` go.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -165,8 +166,9 @@ fn spaces(ground: &Ground, directory: &Path) -> Namespaces {
     let fixed = [&root, directory, Path::new(ground.name), &ground.covered].map(OsString::from);
     let mut shared: Vec<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
     shared.push(binaries::target_dir());
-    // A daemon from elsewhere is seen with the directory that it lies in.
-    shared.extend(binaries::blockd().ok().and_then(|path| Some(path.parent()?.to_owned())));
+    // Programs from elsewhere are seen with the directory that they lie in.
+    let named = ["BLOCKD", "MIGRATED"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+    shared.extend(named.filter_map(|program| Some(program.parent()?.to_owned())));
     shared.extend(ground.shared.clone());
     let words = fixed.into_iter().chain(shared.into_iter().map(OsString::from));
     Namespaces::isolated(INIT, words, ground.clock_offset_s)

@@ -13,6 +13,7 @@
 //! interface of a site goes down, and nobody is told: a cut link swallows what is sent, as an ocean does.
 
 use std::fmt::Write;
+use std::mem;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -102,8 +103,15 @@ pub struct Wan {
     // Before the namespace that its taps are in.
     machine: Option<Mutex<RouterVm>>,
     space: Namespaces,
-    /// What was asked for last, of each link.
-    profiles: Mutex<[Option<WanProfile>; 3]>,
+    links: Mutex<[Link; 3]>,
+}
+
+/// What was asked for last of the link of an end.
+#[derive(Debug, Default)]
+struct Link {
+    profile: Option<WanProfile>,
+    /// By [`Way`].
+    is_cut: [bool; 2],
 }
 
 impl Wan {
@@ -111,7 +119,7 @@ impl Wan {
     pub(crate) fn new(profile: Option<WanProfile>, scratch: &Path) -> Result<Self, Missing> {
         let kit = if profile.is_none() || kernel_has_netem() { None } else { Some(Kit::find()?) };
         let space = Namespaces::network();
-        let mut wan = Self { machine: None, space, profiles: Mutex::new([None; 3]) };
+        let mut wan = Self { machine: None, space, links: Mutex::default() };
         if let Some(kit) = kit {
             let machine = kit.start(&wan.space, scratch);
             wan.machine = Some(Mutex::new(machine));
@@ -133,27 +141,26 @@ impl Wan {
         self.space
             .ip(&format!("link add {device} type veth peer name wan0 address {mac} netns {pid}\n{far}\n"));
         // Segments as large as memory allows are no packets: they would cross the link as one.
-        let offloads = ["tso", "off", "gso", "off", "gro", "off"];
-        self.space.net_tool("ethtool").args(["-K", device]).args(offloads).run();
-        site.net_tool("ethtool").args(["-K", "wan0"]).args(offloads).run();
+        let offloads = ["-K", "wan0", "tso", "off", "gso", "off", "gro", "off"];
+        site.net_tool("ethtool").args(offloads).run();
         // Neighbours that are known for ever: nobody notices a cut by an ARP that fails.
         site.ip(&format!(
             "addr add {address}/30 dev wan0\nlink set wan0 up\nroute add default via {gateway}\n\
              neigh replace {gateway} lladdr {gateway_mac} nud permanent dev wan0\n"
         ));
-        let mut line = format!(
-            "ip addr replace {gateway}/30 dev {device} && ip link set {device} up && \
-             ip neigh replace {address} lladdr {mac} nud permanent dev {device}"
-        );
-        for network in &end.networks()[1..] {
-            let _ = write!(line, " && ip route replace {network} via {address}");
-        }
         // A rule that cuts also hides the gateway from the routes.
         self.restore(end);
-        self.ask(&line);
-        let profile = self.profiles()[end as usize];
+        let mut lines = format!(
+            "addr replace {gateway}/30 dev {device}\\nlink set {device} up\\n\
+             neigh replace {address} lladdr {mac} nud permanent dev {device}\\n"
+        );
+        for network in &end.networks()[1..] {
+            let _ = write!(lines, "route replace {network} via {address}\\n");
+        }
+        self.ask(&format!("printf '{lines}' | ip -batch -"));
+        let profile = self.links()[end as usize].profile;
         if let Some(profile) = profile {
-            self.set_link(end, profile);
+            self.set_links(&[end], profile);
         }
     }
 
@@ -164,16 +171,24 @@ impl Wan {
 
     /// Make all links like this, also while packets are on them.
     pub fn set(&self, profile: WanProfile) {
-        for end in End::ALL {
-            self.set_link(end, profile);
-        }
+        println!("wan: {profile}");
+        self.set_links(&End::ALL, profile);
     }
 
     /// Make what is sent to one end pass a link like this.
     pub fn set_link(&self, end: End, profile: WanProfile) {
         println!("wan: to {end:?}: {profile}");
-        self.profiles()[end as usize] = Some(profile);
-        self.ask(&format!("tc qdisc replace dev {} root netem {}", end.device(), profile.netem()));
+        self.set_links(&[end], profile);
+    }
+
+    fn set_links(&self, ends: &[End], profile: WanProfile) {
+        let mut lines = String::new();
+        for end in ends {
+            self.links()[*end as usize].profile = Some(profile);
+            let _ = write!(lines, "qdisc replace dev {} root netem {}\\n", end.device(), profile.netem());
+        }
+        // A per cent sign is one of printf's.
+        self.ask(&format!("printf '{}' | tc -batch -", lines.replace('%', "%%")));
     }
 
     /// Cut the link of an end: nothing passes any more in either direction, and nobody is told.
@@ -184,8 +199,10 @@ impl Wan {
 
     /// Cut one direction: the link is half open.
     pub fn cut_half(&self, end: End, way: Way) {
+        if mem::replace(&mut self.links()[end as usize].is_cut[way as usize], true) {
+            return;
+        }
         let pref = preference(end, way);
-        self.mend_half(end, way);
         let line = match way {
             Way::Out => format!("ip rule add pref {pref} iif {} blackhole", end.device()),
             Way::In => {
@@ -198,12 +215,12 @@ impl Wan {
 
     /// Undo every cut of the link of an end.
     pub fn restore(&self, end: End) {
-        self.mend_half(end, Way::Out);
-        self.mend_half(end, Way::In);
-    }
-
-    fn mend_half(&self, end: End, way: Way) {
-        self.ask(&format!("while ip rule del pref {} 2>/dev/null; do :; done", preference(end, way)));
+        for way in [Way::Out, Way::In] {
+            if mem::replace(&mut self.links()[end as usize].is_cut[way as usize], false) {
+                let pref = preference(end, way);
+                self.ask(&format!("while ip rule del pref {pref} 2>/dev/null; do :; done"));
+            }
+        }
     }
 
     /// What has passed the link of an end.
@@ -225,8 +242,8 @@ impl Wan {
         }
     }
 
-    fn profiles(&self) -> MutexGuard<'_, [Option<WanProfile>; 3]> {
-        self.profiles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn links(&self) -> MutexGuard<'_, [Link; 3]> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Have the router execute a line of shell: an `ip` or `tc` that is not foreseen here.

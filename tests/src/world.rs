@@ -20,6 +20,7 @@
 //! Everything of it is gone when the value is dropped, when the test panics, and when the test is killed.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::program::Tool;
 use crate::requires::{Missing, program, root};
@@ -154,20 +155,17 @@ impl World {
 
     fn connect(&self, end: End) {
         let space = self.at(end).spaces();
-        self.at(end).shell(SETTINGS);
-        space.ip("link set lo up\n");
-        if let Some((bridge_mac, bridge_address)) = bridge_of(end) {
-            space.ip(&format!(
-                "link add br0 address {bridge_mac} type bridge mcast_snooping 0\n\
-                 addr add {bridge_address}/24 dev br0\nlink set br0 up\n"
-            ));
+        let mut lines = "link set lo up\n".to_owned();
+        if let Some((mac, address)) = bridge_of(end) {
+            lines += &format!("link add br0 address {mac} type bridge mcast_snooping 0\n");
+            lines += &format!("addr add {address}/24 dev br0\nlink set br0 up\n");
         }
+        space.ip(&lines);
         self.wan.plug(end, space);
     }
 
     /// The neighbour's cable goes when site A goes, whose bridge it is in.
     fn join_neighbour(&self) {
-        self.lan_a.shell(SETTINGS);
         let (site, neighbour) = (self.site_a.spaces(), self.lan_a.spaces());
         let pid = neighbour.pid();
         site.ip(&format!(
@@ -200,22 +198,17 @@ fn bridge_of(end: End) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Every host can be a router, answers nobody in IPv6, and does not ask which way a packet should have come.
-const SETTINGS: &str = "
-for setting in all default; do
-    echo 0 >/proc/sys/net/ipv4/conf/$setting/rp_filter
-    if [ -d /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/$setting/disable_ipv6; fi
-done
-echo 1 >/proc/sys/net/ipv4/ip_forward
-";
-
 /// Root of a container may have been denied namespaces.
 fn may_unshare() -> Result<(), Missing> {
-    let tried = Tool::new("unshare").args(["--net", "--mount", "--pid", "--time", "--fork", "true"]);
-    let output = tried.output();
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Missing::Denied(format!("needs namespaces of its own: {said}")))
+    static ALLOWED: OnceLock<Result<(), Missing>> = OnceLock::new();
+    let try_it = || {
+        let words = ["--net", "--mount", "--pid", "--time", "--fork", "true"];
+        let output = Tool::new("unshare").args(words).output();
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(Missing::Denied(format!("needs namespaces of its own: {said}")))
+    };
+    ALLOWED.get_or_init(try_it).clone()
 }

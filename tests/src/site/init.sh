@@ -30,6 +30,12 @@ mount -t tmpfs shm dev/shm
 mount -t proc proc proc
 mount -t sysfs sys sys
 mount --bind "$own" site
+# Any host can be a router; it does not ask which way a packet should have come, and answers nobody in IPv6.
+for of in all default; do
+    echo 0 >/proc/sys/net/ipv4/conf/$of/rp_filter
+    if [ -d /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/$of/disable_ipv6; fi
+done
+echo 1 >/proc/sys/net/ipv4/ip_forward
 pivot_root . old
 cd /
 umount -l /old
