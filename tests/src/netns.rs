@@ -90,6 +90,11 @@ impl Namespaces {
         self.net_tool("ip").args(["-batch", "-"]).input(lines).run();
     }
 
+    /// The same, where it does not matter whether what is to be changed is still there.
+    pub fn ip_if_there(&self, lines: &str) {
+        self.net_tool("ip").args(["-force", "-batch", "-"]).input(lines).output();
+    }
+
     /// Start a program beside the test in all of the namespaces, its output appended to `log` (of the host).
     ///
     /// The [`Program`] is `nsenter`, which ends as the program inside ends.
@@ -131,6 +136,11 @@ impl Namespaces {
         target.into_iter().chain(flags).chain(["--".to_owned()])
     }
 
+    /// Whether it has not been ended.
+    pub fn is_up(&self) -> bool {
+        self.pipe.is_some()
+    }
+
     /// End everything inside at once; on return nothing of it runs. May be called again.
     pub fn end(&mut self) {
         if self.pipe.take().is_none() {
@@ -169,7 +179,11 @@ fn start(mut command: Command) -> (Child, ChildStdin) {
     (holder, pipe)
 }
 
-/// The process that `program`, started in a PID namespace by `nsenter`, became.
-pub fn entered(program: &Program) -> u32 {
-    wait_for(PATIENCE, "nsenter to start a program", || children(program.pid()).first().copied())
+/// The process that `program`, started in a PID namespace by `nsenter`, became; none if it has ended already.
+pub fn entered(program: &mut Program) -> Option<u32> {
+    wait_for(PATIENCE, "nsenter to start a program", || {
+        let ended = program.ended().is_some();
+        let child = children(program.pid()).first().copied();
+        (ended || child.is_some()).then_some(child)
+    })
 }

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::json;
 
@@ -42,7 +42,7 @@ const PROGRAMS: [&str; 2] = ["ip", "tc"];
 pub const TAPS: [&str; 3] = ["ta", "tb", "tc"];
 
 /// Memory of the machine. Queues are bounded by their limits, in packets; what is idle is not kept with the state.
-const MEMORY_MIB: &str = "96";
+const MEMORY_MIB: &str = "160";
 
 /// The files that a router is started from.
 #[derive(Debug, Clone)]
@@ -56,6 +56,11 @@ pub struct Kit {
 impl Kit {
     /// Find everything, and build the machine's files unless they are there.
     pub fn find() -> Result<Self, Missing> {
+        static FOUND: OnceLock<Result<Kit, Missing>> = OnceLock::new();
+        FOUND.get_or_init(Self::look).clone()
+    }
+
+    fn look() -> Result<Self, Missing> {
         let qemu = program(QEMU)?;
         let programs = PROGRAMS.map(program).into_iter().collect::<Result<Vec<_>, _>>()?;
         program("ldd")?;
@@ -69,6 +74,7 @@ impl Kit {
         let name = fingerprint(&archive, &[&qemu, &kernel.image]);
         let initramfs = folder.join(format!("{name}.initramfs"));
         if !initramfs.exists() {
+            remove_others(&folder);
             put(&initramfs, |part| fs::write(part, &archive).expect("write the router's initramfs"));
         }
         Ok(Self { kernel: kernel.image, initramfs, state: folder.join(format!("{name}.state")) })
@@ -88,7 +94,7 @@ impl Kit {
     /// Boot the machine and keep its state, unless it is there already.
     fn save_once(&self, scratch: &Path) {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if self.state.exists() {
             return;
         }
@@ -218,6 +224,13 @@ fn fingerprint(archive: &[u8], files: &[&Path]) -> String {
         hash.update(format!("{} {} {changed:?}", file.display(), seen.len()).as_bytes());
     }
     hash.finalize().to_hex()[..16].to_owned()
+}
+
+/// Remove what was made from something older; a machine that runs from it has read all it needs.
+fn remove_others(folder: &Path) {
+    for file in fs::read_dir(folder).expect("list the router's files").flatten() {
+        let _ = fs::remove_file(file.path());
+    }
 }
 
 /// Make a file under another name first: others who look for it find it whole or not at all.

@@ -20,7 +20,7 @@ impl Scratch {
     /// Make an empty directory below the system's directory for temporary files.
     pub fn new() -> Self {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("bd-{}-{number}", process::id()));
+        let path = PathBuf::from(format!("{}{number}", prefix().display()));
         fs::create_dir_all(&path).unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
         Self { path }
     }
@@ -49,6 +49,11 @@ impl Scratch {
         fill(&path, 0, size_bytes, seed);
         path
     }
+}
+
+/// What the paths of all directories of this program begin with.
+pub fn prefix() -> PathBuf {
+    std::env::temp_dir().join(format!("bd-{}-", process::id()))
 }
 
 impl Default for Scratch {

@@ -10,9 +10,10 @@
 //! Each has its own network, processes, mounts, host name, IPC, and its own monotonic clock and boot time, far
 //! apart from the host's and from each other's. **The wall clock is shared**: the kernel has no namespace for it.
 //!
-//! Its PID 1 is ours; [`Site::crash`] kills it, and with it everything inside, as when a host loses power. Files
-//! below the site's directory stay, as a disk's content does; `/run` and `/tmp` go.
+//! Its PID 1 is ours; killing it kills everything inside, as when a host loses power. Files below the site's
+//! directory stay, as a disk's content does; `/run` and `/tmp` go.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::binaries;
 use crate::netns::{Namespaces, entered};
 use crate::program::{Program, Tool, signal};
 use crate::site::capture::Capture;
+use crate::wait::{PATIENCE, wait_until};
 
 pub mod capture;
 
@@ -108,8 +110,8 @@ impl Site {
         arguments: impl IntoIterator<Item = A>,
         log: impl AsRef<Path>,
     ) -> Inmate {
-        let program = self.spaces.start(program, arguments, &self.join(log));
-        Inmate { pid: entered(&program), program }
+        let mut program = self.spaces.start(program, arguments, &self.join(log));
+        Inmate { pid: entered(&mut program), program }
     }
 
     /// What `ip -json` answers to `words`, such as `["route", "show"]`.
@@ -137,15 +139,19 @@ impl Site {
         all.filter(|pid| *pid != self.spaces.pid() && own.is_some() && space(*pid) == own).collect()
     }
 
-    /// Lose power: every process inside is gone at once, and so is its network; its files stay.
-    pub fn crash(&mut self) {
+    /// Lose power: on return no process inside runs. The cables are not the site's: see `World::crash`.
+    pub(crate) fn crash(&mut self) {
         self.spaces.end();
     }
 
-    /// Come back after a crash with the same files, an empty `/run`, and no network yet.
+    /// Power comes back: the same files, an empty `/run`, and no network yet.
     pub(crate) fn restart(&mut self) {
-        self.crash();
         self.spaces = spaces(&self.ground, &self.directory);
+    }
+
+    /// Whether it has power.
+    pub fn is_up(&self) -> bool {
+        self.spaces.is_up()
     }
 
     /// Its namespaces, for those who lay cables.
@@ -160,8 +166,9 @@ fn spaces(ground: &Ground, directory: &Path) -> Namespaces {
     let fixed = [&root, directory, Path::new(ground.name), &ground.covered].map(OsString::from);
     let mut shared: Vec<PathBuf> = SHARED.iter().map(PathBuf::from).collect();
     shared.push(binaries::target_dir());
-    // A daemon from elsewhere is seen with the directory that it lies in.
-    shared.extend(binaries::blockd().ok().and_then(|path| Some(path.parent()?.to_owned())));
+    // Programs from elsewhere are seen with the directory that they lie in.
+    let named = ["BLOCKD", "MIGRATED"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+    shared.extend(named.filter_map(|program| Some(program.parent()?.to_owned())));
     shared.extend(ground.shared.clone());
     let words = fixed.into_iter().chain(shared.into_iter().map(OsString::from));
     Namespaces::isolated(INIT, words, ground.clock_offset_s)
@@ -171,13 +178,13 @@ fn spaces(ground: &Ground, directory: &Path) -> Namespaces {
 #[derive(Debug)]
 pub struct Inmate {
     program: Program,
-    pid: u32,
+    pid: Option<u32>,
 }
 
 impl Inmate {
     /// Its process id as the host sees it.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.pid.unwrap_or_else(|| panic!("the program ended at once: {}", self.log()))
     }
 
     /// Everything that it has printed so far.
@@ -194,7 +201,7 @@ impl Inmate {
     pub fn signal(&mut self, what: Signal) {
         // Its number is its own until `nsenter`, its parent, has ended.
         if self.ended().is_none() {
-            signal(self.pid, what);
+            signal(self.pid(), what);
         }
     }
 
@@ -206,6 +213,6 @@ impl Inmate {
     /// Kill it, not its children, and wait for its end.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
-        crate::wait::wait_until(crate::wait::PATIENCE, "a killed program to end", || self.ended().is_some());
+        wait_until(PATIENCE, "a killed program to end", || self.ended().is_some());
     }
 }

@@ -13,8 +13,9 @@
 //! interface of a site goes down, and nobody is told: a cut link swallows what is sent, as an ocean does.
 
 use std::fmt::Write;
+use std::mem;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -92,6 +93,8 @@ pub struct Passed {
     pub to_end_bytes: u64,
     /// Packets to the end that netem lost or that found its queue full.
     pub dropped_packets: u64,
+    /// Packets to the end that netem holds at this moment.
+    pub held_packets: u64,
 }
 
 /// The router and its links.
@@ -100,6 +103,15 @@ pub struct Wan {
     // Before the namespace that its taps are in.
     machine: Option<Mutex<RouterVm>>,
     space: Namespaces,
+    links: Mutex<[Link; 3]>,
+}
+
+/// What was asked for last of the link of an end.
+#[derive(Debug, Default)]
+struct Link {
+    profile: Option<WanProfile>,
+    /// By [`Way`].
+    is_cut: [bool; 2],
 }
 
 impl Wan {
@@ -107,7 +119,7 @@ impl Wan {
     pub(crate) fn new(profile: Option<WanProfile>, scratch: &Path) -> Result<Self, Missing> {
         let kit = if profile.is_none() || kernel_has_netem() { None } else { Some(Kit::find()?) };
         let space = Namespaces::network();
-        let mut wan = Self { machine: None, space };
+        let mut wan = Self { machine: None, space, links: Mutex::default() };
         if let Some(kit) = kit {
             let machine = kit.start(&wan.space, scratch);
             wan.machine = Some(Mutex::new(machine));
@@ -129,35 +141,54 @@ impl Wan {
         self.space
             .ip(&format!("link add {device} type veth peer name wan0 address {mac} netns {pid}\n{far}\n"));
         // Segments as large as memory allows are no packets: they would cross the link as one.
-        let offloads = ["tso", "off", "gso", "off", "gro", "off"];
-        self.space.net_tool("ethtool").args(["-K", device]).args(offloads).run();
-        site.net_tool("ethtool").args(["-K", "wan0"]).args(offloads).run();
+        let offloads = ["-K", "wan0", "tso", "off", "gso", "off", "gro", "off"];
+        site.net_tool("ethtool").args(offloads).run();
         // Neighbours that are known for ever: nobody notices a cut by an ARP that fails.
         site.ip(&format!(
             "addr add {address}/30 dev wan0\nlink set wan0 up\nroute add default via {gateway}\n\
              neigh replace {gateway} lladdr {gateway_mac} nud permanent dev wan0\n"
         ));
-        let mut line = format!(
-            "ip addr replace {gateway}/30 dev {device} && ip link set {device} up && \
-             ip neigh replace {address} lladdr {mac} nud permanent dev {device}"
+        // A rule that cuts also hides the gateway from the routes.
+        self.restore(end);
+        let mut lines = format!(
+            "addr replace {gateway}/30 dev {device}\\nlink set {device} up\\n\
+             neigh replace {address} lladdr {mac} nud permanent dev {device}\\n"
         );
         for network in &end.networks()[1..] {
-            let _ = write!(line, " && ip route replace {network} via {address}");
+            let _ = write!(lines, "route replace {network} via {address}\\n");
         }
-        self.ask(&line);
+        self.ask(&format!("printf '{lines}' | ip -batch -"));
+        let profile = self.links()[end as usize].profile;
+        if let Some(profile) = profile {
+            self.set_links(&[end], profile);
+        }
+    }
+
+    /// Pull the cable out. Cut the link before, or the site's sockets say goodbye as they are closed.
+    pub(crate) fn unplug(&self, end: End) {
+        self.space.ip_if_there(&format!("link del {}\n", end.device()));
     }
 
     /// Make all links like this, also while packets are on them.
     pub fn set(&self, profile: WanProfile) {
-        for end in End::ALL {
-            self.set_link(end, profile);
-        }
+        println!("wan: {profile}");
+        self.set_links(&End::ALL, profile);
     }
 
     /// Make what is sent to one end pass a link like this.
     pub fn set_link(&self, end: End, profile: WanProfile) {
         println!("wan: to {end:?}: {profile}");
-        self.ask(&format!("tc qdisc replace dev {} root netem {}", end.device(), profile.netem()));
+        self.set_links(&[end], profile);
+    }
+
+    fn set_links(&self, ends: &[End], profile: WanProfile) {
+        let mut lines = String::new();
+        for end in ends {
+            self.links()[*end as usize].profile = Some(profile);
+            let _ = write!(lines, "qdisc replace dev {} root netem {}\\n", end.device(), profile.netem());
+        }
+        // A per cent sign is one of printf's.
+        self.ask(&format!("printf '{}' | tc -batch -", lines.replace('%', "%%")));
     }
 
     /// Cut the link of an end: nothing passes any more in either direction, and nobody is told.
@@ -168,6 +199,9 @@ impl Wan {
 
     /// Cut one direction: the link is half open.
     pub fn cut_half(&self, end: End, way: Way) {
+        if mem::replace(&mut self.links()[end as usize].is_cut[way as usize], true) {
+            return;
+        }
         let pref = preference(end, way);
         let line = match way {
             Way::Out => format!("ip rule add pref {pref} iif {} blackhole", end.device()),
@@ -182,8 +216,10 @@ impl Wan {
     /// Undo every cut of the link of an end.
     pub fn restore(&self, end: End) {
         for way in [Way::Out, Way::In] {
-            let pref = preference(end, way);
-            self.ask(&format!("while ip rule del pref {pref} 2>/dev/null; do :; done"));
+            if mem::replace(&mut self.links()[end as usize].is_cut[way as usize], false) {
+                let pref = preference(end, way);
+                self.ask(&format!("while ip rule del pref {pref} 2>/dev/null; do :; done"));
+            }
         }
     }
 
@@ -200,8 +236,14 @@ impl Wan {
         Passed {
             from_end_bytes: bytes("rx"),
             to_end_bytes: bytes("tx"),
+            // Without netem there is nothing that drops or holds.
             dropped_packets: qdisc[0]["drops"].as_u64().unwrap_or(0),
+            held_packets: qdisc[0]["qlen"].as_u64().unwrap_or(0),
         }
+    }
+
+    fn links(&self) -> MutexGuard<'_, [Link; 3]> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Have the router execute a line of shell: an `ip` or `tc` that is not foreseen here.

@@ -1,7 +1,8 @@
-//! Kills what a test run has left when the run itself was killed.
+//! Kills what a test run has left when the run itself was killed, and removes its files.
 //!
 //! ```text
-//! test program ── "begin GROUP", "end GROUP" ──► sh, which reads until the pipe ends and then kills what is left
+//! test program ── "begin GROUP", "end GROUP" ──► sh, which reads until the pipe ends, kills what is left, and
+//!                                                removes the scratch directories of the program
 //! ```
 //!
 //! One shell for each test program, in a process group of its own so that an interrupt does not reach it. The
@@ -13,6 +14,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::scratch;
+
 const SCRIPT: &str = r#"
 live=" "
 while read -r word group; do
@@ -22,6 +25,11 @@ while read -r word group; do
     esac
 done
 for group in $live; do kill -s KILL -- "-$group"; done
+for try in 1 2 3 4 5; do
+    # What was killed may still be writing.
+    rm -rf --one-file-system -- "${1:?}"* && break
+    sleep 1
+done
 "#;
 
 /// Kill the process group should this program end without releasing it.
@@ -43,7 +51,7 @@ fn say(word: &str, group: u32) {
 
 fn start() -> Mutex<Child> {
     let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT]).process_group(0).stdin(Stdio::piped());
+    command.args(["-c", SCRIPT, "watchdog"]).arg(scratch::prefix()).process_group(0).stdin(Stdio::piped());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     Mutex::new(command.spawn().expect("start the watchdog"))
 }
@@ -55,13 +63,24 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::SCRIPT;
+    use crate::scratch::Scratch;
 
     #[test]
-    fn what_was_not_released_is_killed_when_the_pipe_ends() {
+    fn what_was_not_released_is_killed_when_the_pipe_ends_and_the_files_are_removed() {
+        let scratch = Scratch::new();
+        let prefix = scratch.join("left-");
+        for name in ["left-0", "left-1", "other"] {
+            scratch.sparse(name, 4096);
+        }
         let start = || Command::new("cat").arg("/dev/zero").process_group(0).stdout(Stdio::null()).spawn();
         let (mut left, mut released) = (start().expect("start cat"), start().expect("start cat"));
         let mut shell = Command::new("sh");
-        let mut shell = shell.args(["-c", SCRIPT]).stdin(Stdio::piped()).spawn().expect("start a shell");
+        let mut shell = shell
+            .args(["-c", SCRIPT, "watchdog"])
+            .arg(prefix)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("start a shell");
         let mut pipe = shell.stdin.take().expect("the standard input was piped");
         let (one, other) = (released.id(), left.id());
         writeln!(pipe, "begin {one}\nbegin {other}\nend {one}").expect("speak to the watchdog");
@@ -69,6 +88,8 @@ mod tests {
         assert!(shell.wait().expect("wait for the shell").success());
         assert_eq!(left.wait().expect("wait for cat").signal(), Some(9));
         assert!(released.try_wait().expect("look after cat").is_none());
+        assert!(!scratch.join("left-0").exists() && !scratch.join("left-1").exists());
+        assert!(scratch.join("other").exists());
         released.kill().and_then(|()| released.wait()).expect("end cat");
     }
 }

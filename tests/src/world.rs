@@ -20,6 +20,7 @@
 //! Everything of it is gone when the value is dropped, when the test panics, and when the test is killed.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::program::Tool;
 use crate::requires::{Missing, program, root};
@@ -90,6 +91,8 @@ impl World {
         for end in End::ALL {
             world.connect(end);
         }
+        world.join_neighbour();
+        world.join_sites();
         if let Some(profile) = plan.profile {
             world.wan.set(profile);
         }
@@ -105,38 +108,64 @@ impl World {
         }
     }
 
-    /// Power comes back at a place that has crashed: its files, its network, and no program.
+    /// A place loses power: every process there is gone at once, and not one packet says so. Its files stay.
+    pub fn crash(&mut self, end: End) {
+        // Silence comes first: the kernel would end the connections of a process that is killed.
+        self.wan.cut(end);
+        self.at_other_ends(end, |device| format!("link set {device} down\n"));
+        self.at_mut(end).crash();
+        // The kernel takes its time for what is left of the network; the names are wanted again.
+        self.wan.unplug(end);
+        self.at_other_ends(end, |device| format!("link del {device}\n"));
+    }
+
+    /// Power comes back at a place that has crashed: its files, its network with no link cut, and no program.
     pub fn restart(&mut self, end: End) {
-        match end {
-            End::SiteA => self.site_a.restart(),
-            End::SiteB => self.site_b.restart(),
-            End::Client => self.client.restart(),
-        }
+        self.at_mut(end).restart();
         self.connect(end);
+        match end {
+            End::SiteA => {
+                self.join_neighbour();
+                self.join_sites();
+            }
+            End::SiteB => self.join_sites(),
+            End::Client => {}
+        }
+    }
+
+    /// Lines of `ip` for the far ends of the cables that do not go over the WAN.
+    fn at_other_ends(&self, end: End, line: impl Fn(&str) -> String) {
+        let ends: &[(&Site, &str)] = match end {
+            End::SiteA => &[(&self.lan_a, "lan0"), (&self.site_b, "ctl0")],
+            End::SiteB => &[(&self.site_a, "ctl0")],
+            End::Client => &[],
+        };
+        for (site, device) in ends.iter().filter(|(site, _)| site.is_up()) {
+            site.spaces().ip_if_there(&line(device));
+        }
+    }
+
+    fn at_mut(&mut self, end: End) -> &mut Site {
+        match end {
+            End::SiteA => &mut self.site_a,
+            End::SiteB => &mut self.site_b,
+            End::Client => &mut self.client,
+        }
     }
 
     fn connect(&self, end: End) {
         let space = self.at(end).spaces();
-        self.at(end).shell(SETTINGS);
-        space.ip("link set lo up\n");
-        if let Some((bridge_mac, bridge_address)) = bridge_of(end) {
-            space.ip(&format!(
-                "link add br0 address {bridge_mac} type bridge mcast_snooping 0\n\
-                 addr add {bridge_address}/24 dev br0\nlink set br0 up\n"
-            ));
+        let mut lines = "link set lo up\n".to_owned();
+        if let Some((mac, address)) = bridge_of(end) {
+            lines += &format!("link add br0 address {mac} type bridge mcast_snooping 0\n");
+            lines += &format!("addr add {address}/24 dev br0\nlink set br0 up\n");
         }
+        space.ip(&lines);
         self.wan.plug(end, space);
-        if end == End::SiteA {
-            self.join_neighbour();
-        }
-        if self.has_control_network && self.has_both_sites(end) {
-            self.join_sites();
-        }
     }
 
-    /// The neighbour's cable ends with the site whose bridge it is in.
+    /// The neighbour's cable goes when site A goes, whose bridge it is in.
     fn join_neighbour(&self) {
-        self.lan_a.shell(SETTINGS);
         let (site, neighbour) = (self.site_a.spaces(), self.lan_a.spaces());
         let pid = neighbour.pid();
         site.ip(&format!(
@@ -146,20 +175,11 @@ impl World {
                       route replace default via 10.1.0.1\n");
     }
 
-    /// The cable between the sites, plugged when the second of them comes, or either comes back.
-    fn has_both_sites(&self, new: End) -> bool {
-        let other = match new {
-            End::SiteA => End::SiteB,
-            End::SiteB => End::SiteA,
-            End::Client => return false,
-        };
-        self.at(other)
-            .ip_json(&["link", "show"])
-            .as_array()
-            .is_some_and(|links| links.iter().any(|link| link["ifname"] == "wan0"))
-    }
-
+    /// The network of control is one cable between the sites, if they are there.
     fn join_sites(&self) {
+        if !self.has_control_network || !self.site_a.is_up() || !self.site_b.is_up() {
+            return;
+        }
         let (a, b) = (self.site_a.spaces(), self.site_b.spaces());
         let (pid, [at_a, at_b]) = (b.pid(), CONTROL);
         a.ip(&format!(
@@ -178,22 +198,17 @@ fn bridge_of(end: End) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Every host can be a router, answers nobody in IPv6, and does not ask which way a packet should have come.
-const SETTINGS: &str = "
-for setting in all default; do
-    echo 0 >/proc/sys/net/ipv4/conf/$setting/rp_filter
-    if [ -d /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/$setting/disable_ipv6; fi
-done
-echo 1 >/proc/sys/net/ipv4/ip_forward
-";
-
 /// Root of a container may have been denied namespaces.
 fn may_unshare() -> Result<(), Missing> {
-    let tried = Tool::new("unshare").args(["--net", "--mount", "--pid", "--time", "--fork", "true"]);
-    let output = tried.output();
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Missing::Denied(format!("needs namespaces of its own: {said}")))
+    static ALLOWED: OnceLock<Result<(), Missing>> = OnceLock::new();
+    let try_it = || {
+        let words = ["--net", "--mount", "--pid", "--time", "--fork", "true"];
+        let output = Tool::new("unshare").args(words).output();
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(Missing::Denied(format!("needs namespaces of its own: {said}")))
+    };
+    ALLOWED.get_or_init(try_it).clone()
 }

@@ -22,8 +22,9 @@ impl Capture {
         let name = format!("{device}.pcap");
         let file = site.join(&name);
         let inside = site.inside(&name).to_string_lossy().into_owned();
-        // -Z: not as another user, who could not write here. -U: nothing is held back in a buffer.
-        let words = ["-i", device, "-w", &inside, "-Z", "root", "-U", "-n", "-s", "0", filter];
+        // -Z: not as another user, who could not write here. Immediately: or the last packets are lost at the end.
+        let words =
+            ["--immediate-mode", "-i", device, "-w", &inside, "-Z", "root", "-U", "-n", "-s", "0", filter];
         let tcpdump = site.start("tcpdump", words, format!("{device}.tcpdump.log"));
         wait_until(PATIENCE, "tcpdump to listen", || tcpdump.log().contains("listening on"));
         Self { tcpdump, file }

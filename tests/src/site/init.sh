@@ -30,11 +30,16 @@ mount -t tmpfs shm dev/shm
 mount -t proc proc proc
 mount -t sysfs sys sys
 mount --bind "$own" site
+# Any host can be a router; it does not ask which way a packet should have come, and answers nobody in IPv6.
+for of in all default; do
+    echo 0 >/proc/sys/net/ipv4/conf/$of/rp_filter
+    if [ -d /proc/sys/net/ipv6 ]; then echo 1 >/proc/sys/net/ipv6/conf/$of/disable_ipv6; fi
+done
+echo 1 >/proc/sys/net/ipv4/ip_forward
 pivot_root . old
 cd /
 umount -l /old
 rmdir /old
 echo ready
-# Ignored, and so the kernel reaps the orphans; that outlives the exec.
-trap '' CHLD
-exec cat
+# With the signal ignored the kernel reaps the orphans itself. (The shell would not pass that on.)
+exec env --ignore-signal=CHLD cat
