@@ -145,7 +145,11 @@ impl GuestKit {
             root::disks(folder, recipe, &guest, &service);
         });
         let lab = Lab::with(&[])?;
-        let key = key.text("saved 2").text(&Tool::new("qemu-system-x86_64").arg("--version").run());
+        // The words show every device: another command line is another machine.
+        let key = key
+            .text(&machine::shape(&guest))
+            .text("saved 3")
+            .text(&Tool::new("qemu-system-x86_64").arg("--version").run());
         let saved = cache::kept(&format!("{}-saved", recipe.name), &key, |folder| {
             save(&lab, &guest, &fresh, folder);
         });
