@@ -67,7 +67,10 @@ impl Kit {
                 .to_vec();
         words.extend(["-display", "none", "-no-reboot"].map(String::from));
         words.extend(["-kernel".into(), text(&self.kernel.image), "-initrd".into(), text(&initramfs)]);
-        words.extend(["-append".into(), format!("console=ttyS0 quiet panic=-1 disk={disk} slots={slots}")]);
+        words.extend([
+            "-append".into(),
+            format!("console=ttyS0 quiet panic=-1 no_timer_check disk={disk} slots={slots}"),
+        ]);
         words.extend(["-serial".into(), format!("file:{}", text(&console))]);
         words.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", text(&monitor))]);
         let server = format!("server.type=unix,server.path={}", text(socket));

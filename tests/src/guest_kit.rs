@@ -87,7 +87,8 @@ impl Recipe {
         let disk = |id: &str, image: String| Disk { id: id.to_owned(), image: image.into(), shared: false };
         let mut disks = vec![disk("vda", format!("{}.raw", self.name))];
         disks.extend(self.second_disk_mib.map(|_| disk("vdb", format!("{}-b.raw", self.name))));
-        let append = format!("console=ttyS0 quiet panic=-1 disk=root addr={ADDRESS}/24 gw={GATEWAY}");
+        let append =
+            format!("console=ttyS0 quiet panic=-1 no_timer_check disk=root addr={ADDRESS}/24 gw={GATEWAY}");
         let boot = Boot { kernel: "vmlinuz".into(), initrd: Some("initramfs".into()), append };
         let nic = Nic {
             id: "net0".to_owned(),
@@ -144,7 +145,11 @@ impl GuestKit {
             root::disks(folder, recipe, &guest, &service);
         });
         let lab = Lab::with(&[])?;
-        let key = key.text("saved 2").text(&Tool::new("qemu-system-x86_64").arg("--version").run());
+        // The words show every device: another command line is another machine.
+        let key = key
+            .text(&machine::shape(&guest))
+            .text("saved 3")
+            .text(&Tool::new("qemu-system-x86_64").arg("--version").run());
         let saved = cache::kept(&format!("{}-saved", recipe.name), &key, |folder| {
             save(&lab, &guest, &fresh, folder);
         });

@@ -1,15 +1,20 @@
-//! A guest on plain QEMU, without `migrated`: its disks come from daemons of ours, its network card is a tap in a
-//! network namespace that exists only as long as QEMU does.
+//! A guest without `migrated`, but on the very command line that `migrated` gives to QEMU, so that a state saved here
+//! fits there. Its disks come from daemons of ours, its network card is a tap in a network namespace that exists
+//! only as long as QEMU does.
 //!
 //! ```text
 //! unshare --net: tap0 10.1.0.1/24 ◄─► QEMU ◄─ NBD ─► blockd ◄─► image      (a client enters by `place`)
 //! ```
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use migrated::guest::{Boot, Guest};
+use migrated::guest::Guest;
+use migrated::qemu::{self, Accelerator, Backing, Paths};
 use serde_json::json;
 
 use super::place::Place;
@@ -48,6 +53,7 @@ pub struct Machine {
     qemu: Program,
     _disks: Vec<Daemon>,
     console: PathBuf,
+    stream: PathBuf,
 }
 
 impl Machine {
@@ -58,38 +64,29 @@ impl Machine {
             lab.serve(&format!("{name}{number}"), &images.join(&disk.image)).start()
         };
         let disks: Vec<Daemon> = guest.disks.iter().enumerate().map(serve).collect();
-        let (console, monitor) =
-            (lab.scratch.join(&format!("{name}.console")), lab.scratch.join(&format!("{name}.qmp")));
-        let mut words: Vec<String> = ["--net", "--", "sh", "-c", IN_NAMESPACE, "sh"].map(String::from).into();
-        words.push(format!("{GATEWAY}/24"));
-        words.push("qemu-system-x86_64".to_owned());
-        words.extend(machine_words(guest, boot));
-        words.extend(["-serial".into(), format!("file:{}", console.display())]);
-        words.extend(["-qmp".into(), format!("unix:{},server=on,wait=off", monitor.display())]);
-        for (disk, daemon) in guest.disks.iter().zip(&disks) {
-            words.extend(disk_words(&disk.id, daemon.nbd()));
-        }
-        for nic in &guest.nics {
-            words
-                .extend(["-netdev".into(), format!("tap,id={},ifname=tap0,script=no,downscript=no", nic.id)]);
-            let device = format!("virtio-net-pci,netdev={0},id={0}-device,mac={1}", nic.id, nic.mac);
-            words.extend(["-device".into(), device]);
-        }
-        if let Start::Restore(state) = &how {
-            words.extend(["-incoming".into(), format!("exec:cat {}", state.display())]);
-        }
+        let paths = paths(lab, guest, boot, &disks);
+        let mut words: Vec<OsString> =
+            ["--net", "--", "sh", "-c", IN_NAMESPACE, "sh"].map(OsString::from).into();
+        words.extend([format!("{GATEWAY}/24").into(), "qemu-system-x86_64".into()]);
+        words.extend(qemu::words(guest, &paths, Accelerator::Tcg, how != Start::Boot));
         let qemu = Program::start("unshare", words, &lab.scratch.join(&format!("{name}.qemu.log")));
-        let mut machine = Self { qmp: Qmp::connect(&monitor), qemu, _disks: disks, console };
-        if how != Start::Boot {
-            machine.go_on();
+        let stream = lab.scratch.join(&format!("{name}.stream"));
+        let qmp = Qmp::connect(&paths.monitor);
+        let mut machine = Self { qmp, qemu, _disks: disks, console: paths.console, stream };
+        if let Start::Restore(state) = &how {
+            machine.load(state);
         }
+        machine.qmp.ask("cont", json!({}));
         machine
     }
 
-    /// A saved state is that of a guest that was stopped, and so it comes back.
-    fn go_on(&mut self) {
-        wait_until(GUEST_PATIENCE, "the guest's state to be loaded", || self.qmp.status() == "paused");
-        self.qmp.ask("cont", json!({}));
+    fn load(&mut self, state: &Path) {
+        self.qmp.ask("migrate-incoming", json!({ "uri": self.uri() }));
+        let mut stream = UnixStream::connect(&self.stream).expect("connect to a QEMU that waits");
+        let copied = io::copy(&mut File::open(state).expect("open a saved state"), &mut stream);
+        drop(stream);
+        self.wait_for_migration();
+        copied.expect("hand a saved state to QEMU");
     }
 
     /// Where a client of this guest runs.
@@ -117,8 +114,20 @@ impl Machine {
     /// Stop it and keep its state; its disks are those of the same instant when this comes back.
     pub fn save(mut self, state: &Path) {
         self.qmp.ask("stop", json!({}));
-        self.qmp.ask("migrate", json!({ "uri": format!("exec:cat > {}", state.display()) }));
-        wait_until(GUEST_PATIENCE, "the guest's state to be saved", || {
+        let listener = UnixListener::bind(&self.stream).expect("listen for a guest's state");
+        self.qmp.ask("migrate", json!({ "uri": self.uri() }));
+        let (mut stream, _) = listener.accept().expect("QEMU connects");
+        io::copy(&mut stream, &mut File::create(state).expect("make a file for a state"))
+            .expect("keep a state");
+        self.wait_for_migration();
+    }
+
+    fn uri(&self) -> String {
+        format!("unix:{}", self.stream.display())
+    }
+
+    fn wait_for_migration(&mut self) {
+        wait_until(GUEST_PATIENCE, "QEMU to come to an end with a guest's state", || {
             let progress = self.qmp.ask("query-migrate", json!({}));
             assert_ne!(progress["status"], "failed", "{progress}");
             progress["status"] == "completed"
@@ -133,28 +142,29 @@ impl Machine {
     }
 }
 
-fn machine_words(guest: &Guest, folder: &Path) -> Vec<String> {
-    let memory = guest.memory_mib.to_string();
-    let words =
-        ["-accel", "tcg", "-machine", &guest.machine, "-cpu", &guest.cpu, "-m", &memory, "-nodefaults"];
-    let mut words = words.map(String::from).to_vec();
-    words.extend(["-display", "none", "-no-reboot"].map(String::from));
-    if let Some(Boot { kernel, initrd, append }) = &guest.boot {
-        words.extend(["-kernel".into(), folder.join(kernel).display().to_string()]);
-        words.extend(["-append".into(), append.clone()]);
-        if let Some(initrd) = initrd {
-            words.extend(["-initrd".into(), folder.join(initrd).display().to_string()]);
-        }
-    }
-    words
+/// The command line of a guest, without the places of one machine: what a saved state depends on.
+pub fn shape(guest: &Guest) -> String {
+    let nowhere = PathBuf::new();
+    let paths = Paths {
+        monitor: nowhere.clone(),
+        console: nowhere.clone(),
+        kernel: None,
+        initrd: None,
+        disks: guest.disks.iter().map(|_| Backing::Nbd(nowhere.clone())).collect(),
+        taps: guest.nics.iter().map(|_| "tap0".to_owned()).collect(),
+    };
+    format!("{:?}", qemu::words(guest, &paths, Accelerator::Tcg, false))
 }
 
-fn disk_words(id: &str, socket: &Path) -> [String; 4] {
-    let server = format!("server.type=unix,server.path={}", socket.display());
-    [
-        "-blockdev".into(),
-        format!("driver=nbd,node-name={id},{server},reconnect-delay=300"),
-        "-device".into(),
-        format!("virtio-blk-pci,drive={id},id={id}-device,werror=stop,rerror=stop"),
-    ]
+fn paths(lab: &Lab, guest: &Guest, boot: &Path, disks: &[Daemon]) -> Paths {
+    let below_boot = |path: &PathBuf| boot.join(path);
+    let (name, kernel) = (&guest.name, guest.boot.as_ref());
+    Paths {
+        monitor: lab.scratch.join(&format!("{name}.qmp")),
+        console: lab.scratch.join(&format!("{name}.console")),
+        kernel: kernel.map(|boot| below_boot(&boot.kernel)),
+        initrd: kernel.and_then(|boot| boot.initrd.as_ref()).map(below_boot),
+        disks: disks.iter().map(|disk| Backing::Nbd(disk.nbd().to_owned())).collect(),
+        taps: guest.nics.iter().map(|_| "tap0".to_owned()).collect(),
+    }
 }
