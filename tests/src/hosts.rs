@@ -87,7 +87,8 @@ impl Hosts {
 
     /// Everything that the daemon of a host has logged.
     pub fn log(&self, end: End) -> String {
-        String::from_utf8_lossy(&fs::read(self.site(end).join("migrated.log")).unwrap_or_default()).into_owned()
+        String::from_utf8_lossy(&fs::read(self.site(end).join("migrated.log")).unwrap_or_default())
+            .into_owned()
     }
 
     /// The command line at a host, to be run.
@@ -126,7 +127,11 @@ impl Drop for Hosts {
                 let log = self.log(end);
                 let from = log.lines().count().saturating_sub(60);
                 let lines: Vec<&str> = log.lines().skip(from).collect();
-                eprintln!("--- the daemon of {} ended with:\n{}\n---", self.site(end).name(), lines.join("\n"));
+                eprintln!(
+                    "--- the daemon of {} ended with:\n{}\n---",
+                    self.site(end).name(),
+                    lines.join("\n")
+                );
             }
         }
     }

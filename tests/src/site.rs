@@ -83,6 +83,11 @@ impl Site {
         Path::new(OWN).join(path)
     }
 
+    /// Its first process, as the host sees it.
+    pub fn pid(&self) -> u32 {
+        self.spaces.pid()
+    }
+
     /// A program inside, to be run to its end: add arguments, then `run`, `output` or `refused`.
     pub fn tool(&self, program: impl AsRef<OsStr>) -> Tool {
         self.spaces.tool(program)

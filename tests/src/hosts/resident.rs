@@ -9,9 +9,19 @@ use super::Hosts;
 use crate::guest_kit::place::Place;
 use crate::guest_kit::service::Service;
 use crate::guest_kit::{ADDRESS, GuestKit, Recipe};
+use crate::oracle::image::{Holds, WrittenDisk};
+use crate::oracle::{self, Evidence};
+use crate::prober::figures::{Figures, Threshold};
 use crate::prober::{Prober, Watch};
 use crate::requires::Missing;
+use crate::wait::{PATIENCE, wait_for};
 use crate::wan::End;
+
+/// Blocks that the guest's writers go round.
+const SLOTS: u64 = 1024;
+
+/// The guest's writers, one a disk.
+const WRITERS: [&str; 2] = ["a", "b"];
 
 /// What the guest does meanwhile.
 #[derive(Debug, Clone, Copy)]
@@ -61,15 +71,20 @@ impl Resident {
         let guest = change(kit.guest().clone());
         let description = toml::to_string(&guest).expect("a description is made of plain values");
         fs::write(site.join("guest.toml"), description).expect("write a description");
-        fs::rename(&state, site.join("saved")).or_else(|_| fs::copy(&state, site.join("saved")).map(drop)).expect("place a state");
+        fs::rename(&state, site.join("saved"))
+            .or_else(|_| fs::copy(&state, site.join("saved")).map(drop))
+            .expect("place a state");
         let (description, saved) = (site.inside("guest.toml"), site.inside("saved"));
-        let words = [description.to_str().expect("a plain path"), "--restore", saved.to_str().expect("a plain path")];
+        let words =
+            [description.to_str().expect("a plain path"), "--restore", saved.to_str().expect("a plain path")];
         hosts.migrated(End::SiteA, &[&["run"], &words[..]].concat()).run();
         let service = Service::at(hosts.client(), ADDRESS);
         service.wait_until_it_answers();
         let disks = guest.disks.len();
         for disk in 0..disks {
-            assert!(service.ask(&format!("writer disk={disk} rate={} slots=4096", work.writes_per_s)).is_ok());
+            let name = WRITERS[disk];
+            let order = format!("writer disk={name} rate={} slots={SLOTS}", work.writes_per_s);
+            assert!(service.ask(&order).is_ok());
         }
         let dirty = format!("dirty mib={} rate={}", work.dirty_mib, work.pages_per_s);
         assert!(service.ask(&dirty).is_ok());
@@ -84,6 +99,48 @@ impl Resident {
         prober
     }
 
+    /// Have its writers stop, its memory checked and itself switched off, and have the oracle judge: the guest was at
+    /// `there` alone, everything that the client heard of is on that site's disks, and no session was harmed.
+    #[track_caller]
+    pub fn judge(&self, hosts: &Hosts, there: End, prober: Prober) -> Figures {
+        let names = [End::SiteA, End::SiteB].map(|end| hosts.site(end).name());
+        let states = hosts.states(&self.guest.name);
+        let running: Vec<&str> = names
+            .into_iter()
+            .zip(&states)
+            .filter(|(_, state)| *state == "running")
+            .map(|(name, _)| name)
+            .collect();
+        for (disk, writer) in WRITERS.iter().enumerate().take(self.guest.disks.len()) {
+            let last = self.service.ask(&format!("writer disk={writer} stop")).number("acknowledged");
+            prober.wait_for_number(disk, last);
+        }
+        let checked = self.service.ask("check");
+        let client = prober.finish();
+        self.service.ask("poweroff");
+        wait_for(PATIENCE, "the guest to be off", || {
+            (hosts.states(&self.guest.name)[there as usize] == "stopped").then_some(())
+        });
+        let disks = (0..self.guest.disks.len()).map(|disk| WrittenDisk {
+            image: self.image(hosts, there, disk),
+            holds: if disk == 0 { Holds::FileSystem } else { Holds::Numbers },
+            slots: SLOTS,
+            most: Some(client.disks[disk].highest()),
+        });
+        let expected = hosts.site(there).name();
+        let disks = disks.collect();
+        let evidence = Evidence {
+            disks,
+            identical: Vec::new(),
+            memory: Some(&checked),
+            running,
+            expected,
+            client: &client,
+        };
+        oracle::insist(&evidence, hosts.world.scratch.path());
+        Figures::of(&client, Threshold::default())
+    }
+
     /// The image of one of its disks at a site, as the test sees it.
     pub fn image(&self, hosts: &Hosts, end: End, disk: usize) -> PathBuf {
         hosts.site(end).join("images").join(&self.guest.disks[disk].image)
@@ -93,6 +150,6 @@ impl Resident {
 impl Hosts {
     /// Where the users are.
     pub fn client(&self) -> Place {
-        self.world.client.place()
+        Place::beside(self.world.client.pid())
     }
 }

@@ -54,11 +54,6 @@ impl Folder {
         File::open(&self.0)?.sync_all()
     }
 
-    /// Whether there is a file of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.path(name).exists()
-    }
-
     /// Removes a file; one that is not there is as good.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path(name)) {
