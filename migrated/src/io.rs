@@ -3,11 +3,12 @@
 
 pub mod process;
 pub mod log_file;
+pub mod inner_path;
 pub mod qmp;
 pub mod disk;
 pub mod tap;
-pub mod machine;
 pub mod host;
+pub mod machine;
 
 pub mod keys;
 pub mod tls;

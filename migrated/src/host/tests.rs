@@ -65,8 +65,9 @@ fn memory_is_refused_with_needed_and_available() {
     promised.get_mut("db").unwrap().memory_used_mib = 3000;
     // Now the limit counts: 4096 for all guests together.
     let refused = Refusal::Memory { needed_mib: 512, available_mib: 496 };
-    assert_eq!(refusals(&facts(), &promised, &guest()), [refused.clone()]);
-    let text = refused.to_string();
+    let found = refusals(&facts(), &promised, &guest());
+    assert_eq!(found, [refused]);
+    let text = found[0].to_string();
     assert!(text.contains("512 MiB are needed and 496 MiB available"), "{text}");
     assert!(promised.release("mail") && !promised.release("mail"));
     assert_eq!(refusals(&facts(), &promised, &guest()), []);

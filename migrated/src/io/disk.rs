@@ -10,6 +10,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -145,7 +146,9 @@ impl Disk {
                 Ok(nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?)
             })
             .and_then(|peer| Process::adopt(peer.pid()))
-            .ok();
+            .ok()
+            // Its number may be a stranger's by now; held by a pidfd, it does not change any more.
+            .filter(|process| serves(process.pid(), &places.control));
         Self { id: id.into(), places, process }
     }
 
@@ -262,6 +265,12 @@ impl Disk {
             debug!(disk = self.id, "nobody serves it any more");
         }
     }
+}
+
+/// Whether this process was started to serve at `control`.
+fn serves(pid: i32, control: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == control.as_os_str().as_bytes())
 }
 
 fn words(name: &str, role: &Role, places: &Places) -> Vec<OsString> {

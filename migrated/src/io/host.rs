@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use blockd::io::sidecar_file::{SidecarFile, default_path};
 use blockd::sidecar::{Header, Role};
+use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -27,9 +28,37 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::guest::{Accel, Disk, Guest};
 use crate::host::{Facts, Image, Kvm};
-use crate::io::machine::{MachineError, inner_path};
+use crate::io::inner_path::{PathError, inner_path};
 use crate::io::tap::interface_exists;
 use crate::qemu::Accelerator;
+
+/// Why the host cannot be looked at, or does not give what is needed.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// KVM was asked for by name, and is not to be had.
+    #[error("accel = \"kvm\" is not to be had here: {0}; use accel = \"tcg\", or a host with KVM")]
+    Accelerator(String),
+    /// QEMU cannot be asked.
+    #[error("QEMU: {0}")]
+    Qemu(String),
+    /// A path of the description is not to be had.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A file or folder cannot be looked at.
+    #[error("cannot look at {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl HostError {
+    fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { path: path.into(), source }
+    }
+}
 
 const MIB: u64 = 1 << 20;
 /// What the host keeps for itself in MiB where the configuration says nothing.
@@ -55,17 +84,17 @@ pub async fn kvm(config: &Config) -> Kvm {
 }
 
 /// What runs a guest that asks for `accel`.
-pub async fn accelerator(config: &Config, accel: Accel) -> Result<Accelerator, MachineError> {
+pub async fn accelerator(config: &Config, accel: Accel) -> Result<Accelerator, HostError> {
     let kvm = if accel == Accel::Tcg { Kvm::Untried } else { kvm(config).await };
     let chosen = Facts { kvm: kvm.clone(), ..Facts::default() }.accelerator(accel);
     if let (Accel::Kvm, Kvm::Doubtful(reason)) = (accel, &kvm) {
         warn!(reason, "KVM was asked for by name; an ordinary guest may hang on it");
     }
-    chosen.map_err(MachineError::Accelerator)
+    chosen.map_err(HostError::Accelerator)
 }
 
 /// Everything that a decision about `guest` needs. `name_of` its disks is [`Guest::disk_name`].
-pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, MachineError> {
+pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, HostError> {
     let kvm = kvm(config).await;
     let offers = offers::ask(&config.programs.qemu, !matches!(kvm, Kvm::Absent(_))).await?;
     let (config, guest) = (config.clone(), guest.clone());
@@ -74,7 +103,7 @@ pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, MachineError
         let limit = config.limits.memory_mib.unwrap_or(memory.total_mib.saturating_sub(HOST_MEMORY_MIB));
         let bridge =
             |(name, here): (&String, &String)| (name.clone(), (here.clone(), interface_exists(here)));
-        Ok::<_, MachineError>(Facts {
+        Ok::<_, HostError>(Facts {
             memory_available_mib: memory.available_mib,
             memory_limit_mib: limit,
             disk_available_bytes: disk_available_bytes(&config)?,
@@ -87,13 +116,11 @@ pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, MachineError
             images: images(&config, &guest),
         })
     });
-    looked_up
-        .await
-        .unwrap_or_else(|error| Err(MachineError::Qemu(format!("cannot look at the host: {error}"))))
+    looked_up.await.unwrap_or_else(|error| Err(HostError::Qemu(format!("cannot look at the host: {error}"))))
 }
 
 /// QEMU's version, as it says it itself.
-pub async fn qemu_version(config: &Config) -> Result<String, MachineError> {
+pub async fn qemu_version(config: &Config) -> Result<String, HostError> {
     Ok(offers::ask(&config.programs.qemu, false).await?.version)
 }
 
@@ -123,9 +150,9 @@ pub fn resident_mib(pid: u32) -> u64 {
 }
 
 /// The size of an image and what of it is not a hole, in bytes.
-pub fn image_bytes(config: &Config, disk: &Disk) -> Result<(u64, u64), MachineError> {
+pub fn image_bytes(config: &Config, disk: &Disk) -> Result<(u64, u64), HostError> {
     let path = inner_path(&config.images_dir, &disk.image)?;
-    let found = fs::metadata(&path).map_err(MachineError::file("look at", &path))?;
+    let found = fs::metadata(&path).map_err(HostError::file(&path))?;
     Ok((found.len(), found.blocks() * 512))
 }
 
@@ -135,9 +162,9 @@ struct Memory {
 }
 
 impl Memory {
-    fn read() -> Result<Self, MachineError> {
+    fn read() -> Result<Self, HostError> {
         let path = Path::new("/proc/meminfo");
-        let text = fs::read_to_string(path).map_err(MachineError::file("read", path))?;
+        let text = fs::read_to_string(path).map_err(HostError::file(path))?;
         let mib = |field: &str| field_kib(&text, field).unwrap_or_default() / 1024;
         Ok(Self { total_mib: mib("MemTotal:"), available_mib: mib("MemAvailable:") })
     }
@@ -148,10 +175,9 @@ fn field_kib(text: &str, field: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-fn disk_available_bytes(config: &Config) -> Result<u64, MachineError> {
+fn disk_available_bytes(config: &Config) -> Result<u64, HostError> {
     let folder = &config.images_dir;
-    let found = nix::sys::statvfs::statvfs(folder)
-        .map_err(|error| MachineError::file("look at", folder)(error.into()))?;
+    let found = nix::sys::statvfs::statvfs(folder).map_err(|error| HostError::file(folder)(error.into()))?;
     let free = found.blocks_available() as u64 * found.fragment_size() as u64;
     Ok(free.saturating_sub(config.limits.disk_reserve_mib * MIB))
 }

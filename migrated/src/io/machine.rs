@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use error::MachineError;
-pub use layout::{Layout, inner_path, known_guests};
+pub use layout::{Layout, known_guests};
 pub use parts::DiskRoles;
 
 use crate::config::Config;

@@ -86,11 +86,14 @@ struct Inner {
     pid: Option<i32>,
 }
 
+/// Where a reply goes.
+type Caller = oneshot::Sender<Result<Value, Refused>>;
+
 /// What the reader and the callers share.
 #[derive(Debug)]
 struct Replies {
     /// None: the connection has ended.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Result<Value, Refused>>>>>,
+    waiting: Mutex<Option<HashMap<u64, Caller>>>,
     events: broadcast::Sender<Event>,
     closed: watch::Sender<bool>,
 }
@@ -283,13 +286,13 @@ fn shortened(value: &Value) -> String {
 }
 
 impl Replies {
-    fn note(&self, id: u64, sender: oneshot::Sender<Result<Value, Refused>>) -> Option<()> {
+    fn note(&self, id: u64, sender: Caller) -> Option<()> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.as_mut()?.insert(id, sender);
         Some(())
     }
 
-    fn take(&self, id: u64) -> Option<oneshot::Sender<Result<Value, Refused>>> {
+    fn take(&self, id: u64) -> Option<Caller> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&id)
     }
 

@@ -1,11 +1,16 @@
 //! Start, death of parts, a new life of the keeper, save and restore, end.
 
+use std::io::Write;
+
+use migrated::guest::Accel;
+use migrated::host::Kvm;
 use migrated::io::host;
-use migrated::io::machine::DiskRoles;
-use migrated::io::machine::{ExitReason, Machine, MachineError, Start, known_guests};
+use migrated::io::machine::{DiskRoles, ExitReason, Machine, MachineError, Start, known_guests};
+use migrated::qemu::Accelerator;
 use nix::sys::signal::Signal;
 use tests::program::{children, signal};
 use tests::require;
+use tests::requires::Missing;
 use tests::wait::{PATIENCE, wait_until};
 
 use super::ground::{Ground, Held};
@@ -24,7 +29,7 @@ async fn a_guest_outlives_its_keeper_and_is_found_again() {
     let pid = first.machine.pid();
     drop(first);
 
-    assert_eq!(known_guests(&ground.config), [guest.clone()]);
+    assert_eq!(known_guests(&ground.config), std::slice::from_ref(&guest));
     let found = Machine::adopt(&ground.config, &guest).await.unwrap().expect("the guest runs");
     let found = Held::new(found);
     assert_eq!(found.machine.pid(), pid);
@@ -102,4 +107,36 @@ async fn a_saved_guest_goes_on_where_it_was() {
         Machine::start(&ground.config, &guest, Start::Restore(state), DiskRoles::Primary).await.unwrap_err();
     assert!(matches!(refused, MachineError::Saved(_)), "{refused}");
     ground.assert_clean("saved");
+}
+
+/// S0-13: who asks for KVM by name gets it wherever it is there, also where a Linux guest would only crawl; who does
+/// not, gets it only where guests run on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_sector_runs_under_kvm_that_was_asked_for_by_name() {
+    let ground = require!(Ground::new());
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    require!(opened.map_err(|error| Missing::Denied(format!("cannot open /dev/kvm: {error}"))));
+    let mut guest = ground.description("sector");
+    guest.boot = None;
+    guest.accel = Accel::Kvm;
+    // The software that stands in for a processor on some hosts lacks this flag.
+    guest.cpu = "qemu64,-pni".into();
+    // Halts, again and again: hlt; jmp back.
+    let mut sector = [0; 512];
+    sector[..3].copy_from_slice(&[0xf4, 0xeb, 0xfd]);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    let mut image = std::fs::File::options().write(true).open(ground.image("sector")).expect("open an image");
+    image.write_all(&sector).expect("write a boot sector");
+    let held = ground.start(&guest, Start::Boot).await;
+    assert_eq!(held.machine.accelerator(), Accelerator::Kvm);
+    assert_eq!(held.machine.state().await.unwrap(), "running");
+    held.quit().await;
+    ground.assert_clean("sector");
+
+    let chosen = host::accelerator(&ground.config, Accel::Auto).await.unwrap();
+    let expected = match host::kvm(&ground.config).await {
+        Kvm::Usable => Accelerator::Kvm,
+        _ => Accelerator::Tcg,
+    };
+    assert_eq!(chosen, expected);
 }

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::io::machine::MachineError;
+use super::HostError;
 use crate::qemu::Accelerator;
 use crate::qmp::{Message, command_line, parse_line, version_of};
 
@@ -36,7 +36,7 @@ static ASKED: Mutex<Option<HashMap<(PathBuf, bool), Offers>>> = Mutex::const_new
 
 /// What the program `qemu` offers, with KVM too if `kvm`. A program is asked once; a new version of it is seen by a
 /// new daemon.
-pub async fn ask(qemu: &Path, kvm: bool) -> Result<Offers, MachineError> {
+pub async fn ask(qemu: &Path, kvm: bool) -> Result<Offers, HostError> {
     let mut asked = ASKED.lock().await;
     let asked = asked.get_or_insert_default();
     let key = (qemu.to_owned(), kvm);
@@ -52,8 +52,8 @@ pub async fn ask(qemu: &Path, kvm: bool) -> Result<Offers, MachineError> {
     Ok(offers)
 }
 
-async fn ask_one(qemu: &Path, accelerator: Accelerator, offers: &mut Offers) -> Result<(), MachineError> {
-    let failed = |reason: String| MachineError::Qemu(format!("cannot ask {}: {reason}", qemu.display()));
+async fn ask_one(qemu: &Path, accelerator: Accelerator, offers: &mut Offers) -> Result<(), HostError> {
+    let failed = |reason: String| HostError::Qemu(format!("cannot ask {}: {reason}", qemu.display()));
     let mut command = Command::new(qemu);
     command.args(["-machine", "none", "-accel", accelerator.name(), "-nodefaults", "-no-user-config"]);
     command.args(["-display", "none", "-qmp", "stdio"]);

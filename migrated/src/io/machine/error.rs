@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::io::disk::DiskError;
+use crate::io::host::HostError;
+use crate::io::inner_path::PathError;
 use crate::io::qmp::QmpError;
 use crate::io::tap::TapError;
 
@@ -29,16 +31,11 @@ pub enum MachineError {
         bridge: String,
     },
     /// A path of the description is not to be had.
-    #[error("{}: {reason}", path.display())]
-    Path {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The accelerator is not to be had.
-    #[error("accel = \"kvm\" is not to be had here: {0}; use accel = \"tcg\", or a host with KVM")]
-    Accelerator(String),
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The host does not give what is needed.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// QEMU did not start, in its own words.
     #[error("QEMU: {0}")]
     Qemu(String),

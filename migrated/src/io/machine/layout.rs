@@ -11,6 +11,7 @@ use super::MachineError;
 use crate::config::Config;
 use crate::guest::{Disk, Guest};
 use crate::io::disk::Places;
+use crate::io::inner_path::{PathError, inner_path};
 
 /// The longest path of a UNIX socket in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -39,7 +40,7 @@ impl Layout {
                     "a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes, this one has {bytes}; \
                      use a shorter runtime_dir, or shorter names"
                 );
-                return Err(MachineError::Path { path, reason });
+                return Err(PathError { path, reason }.into());
             }
         }
         Ok(layout)
@@ -131,71 +132,4 @@ pub fn known_guests(config: &Config) -> Vec<Guest> {
     }
     guests.sort_by(|a, b| a.name.cmp(&b.name));
     guests
-}
-
-/// The path of the host that `inner` means below `folder`. Links are followed, but not out of the folder; the last
-/// part need not exist.
-pub fn inner_path(folder: &Path, inner: &Path) -> Result<PathBuf, MachineError> {
-    let path = folder.join(inner);
-    let refuse = |reason: String| MachineError::Path { path: path.clone(), reason };
-    if !crate::guest::is_inner_path(inner) {
-        return Err(refuse("this is no path below a folder".into()));
-    }
-    let root = fs::canonicalize(folder)
-        .map_err(|error| refuse(format!("the folder {} is not there: {error}", folder.display())))?;
-    let found = match fs::canonicalize(&path) {
-        Ok(found) => found,
-        // Not there, or a link to what is not there.
-        Err(_) if fs::symlink_metadata(&path).is_ok() => {
-            return Err(refuse("this is a link to nothing".into()));
-        }
-        Err(_) => {
-            let (parent, name) = (path.parent().unwrap_or(folder), path.file_name().unwrap_or_default());
-            let parent = fs::canonicalize(parent)
-                .map_err(|error| refuse(format!("its folder is not there: {error}; make it")))?;
-            parent.join(name)
-        }
-    };
-    if !found.starts_with(&root) {
-        return Err(refuse(format!("it leads out of {}, which is not allowed", root.display())));
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-    use std::path::Path;
-
-    use super::inner_path;
-
-    #[test]
-    fn a_path_stays_in_its_folder_through_links_too() {
-        let root = std::env::temp_dir().join(format!("layout-{}", std::process::id()));
-        let images = root.join("images");
-        fs::create_dir_all(images.join("sub")).unwrap();
-        fs::write(images.join("a.raw"), "").unwrap();
-        fs::write(root.join("outside"), "").unwrap();
-        symlink(images.join("a.raw"), images.join("good")).unwrap();
-        symlink("../outside", images.join("bad")).unwrap();
-        symlink("..", images.join("up")).unwrap();
-        symlink("nowhere", images.join("dangling")).unwrap();
-        let path = |inner: &str| inner_path(&images, Path::new(inner)).map_err(|error| error.to_string());
-        let real = fs::canonicalize(&images).unwrap();
-        assert_eq!(path("a.raw").unwrap(), real.join("a.raw"));
-        assert_eq!(path("good").unwrap(), real.join("a.raw"));
-        assert_eq!(path("sub/new.raw").unwrap(), real.join("sub/new.raw"));
-        let cases = [
-            ("bad", "leads out of"),
-            ("up/new", "leads out of"),
-            ("dangling", "link to nothing"),
-            ("no/new", "make it"),
-            ("../outside", "no path below"),
-        ];
-        for (inner, reason) in cases {
-            assert!(path(inner).is_err_and(|error| error.contains(reason)), "{inner}: {:?}", path(inner));
-        }
-        fs::remove_dir_all(&root).unwrap();
-    }
 }

@@ -9,11 +9,11 @@ use nix::sys::signal::Signal;
 use tokio::time::{interval, timeout};
 use tracing::{info, warn};
 
-use super::layout::inner_path;
 use super::{Layout, MachineError, Start};
 use crate::config::Config;
 use crate::guest::{Guest, parse_mac};
 use crate::io::disk::{Disk, Role};
+use crate::io::inner_path::{PathError, inner_path};
 use crate::io::log_file::LogFile;
 use crate::io::process::Process;
 use crate::io::qmp::Qmp;
@@ -187,7 +187,7 @@ fn boot_files(config: &Config, guest: &Guest) -> Result<(Option<PathBuf>, Option
         let path = inner_path(&config.boot_dir, inner)?;
         match path.is_file() {
             true => Ok(path),
-            false => Err(MachineError::Path { path, reason: "there is no such file to boot from".into() }),
+            false => Err(PathError { path, reason: "there is no such file to boot from".into() }),
         }
     };
     Ok((Some(file(&boot.kernel)?), boot.initrd.as_deref().map(file).transpose()?))
