@@ -81,6 +81,11 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// The guest of the benchmarks: 256 MiB of memory, and a disk of thirds.
+    pub fn to_measure() -> Self {
+        Self { name: "thirds".to_owned(), memory_mib: 256, fill: Fill::Thirds, ..Self::default() }
+    }
+
     /// The guest's description for `migrated run`. Images are `NAME.raw` and `NAME-b.raw`, the kernel is `vmlinuz`,
     /// its first file system `initramfs`.
     pub fn guest(&self) -> Guest {
@@ -214,5 +219,36 @@ fn save(lab: &Lab, guest: &Guest, fresh: &Path, folder: &Path) {
         let mut sidecar = folder.join(&disk.image).into_os_string();
         sidecar.push(".blockd");
         fs::remove_file(&sidecar).expect("remove what a daemon noted");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fill, Recipe, root};
+    use crate::requires::program;
+    use crate::scratch::{Scratch, allocated_bytes};
+    use migrated::guest::Guest;
+
+    #[test]
+    fn the_product_takes_the_description_of_every_guest() {
+        let two = Recipe { second_disk_mib: Some(8), ..Recipe::default() };
+        for recipe in [Recipe::default(), Recipe::to_measure(), two] {
+            let guest = recipe.guest();
+            let text = toml::to_string(&guest).unwrap();
+            assert_eq!(Guest::parse(&text).unwrap(), guest, "{text}");
+            assert_eq!(guest.check(), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_disk_of_thirds_is_two_thirds_full() {
+        crate::require!(program("mke2fs"));
+        crate::require!(program("setpriv"));
+        let scratch = Scratch::new();
+        let recipe = Recipe { disk_mib: 96, fill: Fill::Thirds, ..Recipe::default() };
+        // Any program will do.
+        root::disks(scratch.path(), &recipe, &recipe.guest(), &crate::initramfs::busybox());
+        let allocated_mib = allocated_bytes(&scratch.join("web.raw")) >> 20;
+        assert!((60..85).contains(&allocated_mib), "{allocated_mib} MiB");
     }
 }
