@@ -98,7 +98,8 @@ pub fn switch(side: Side, moved: &Move, host: &Host) -> Vec<Change> {
     let mut changes: Vec<Change> = settings(side)
         .iter()
         .map(|(setting, value)| {
-            let earlier = host.earlier.iter().find(|(known, _)| known == setting).map_or(*value, |(_, was)| *was);
+            let earlier =
+                host.earlier.iter().find(|(known, _)| known == setting).map_or(*value, |(_, was)| *was);
             Change::Set { device: moved.bridge.clone(), setting: *setting, value: *value, earlier }
         })
         .collect();
@@ -135,9 +136,7 @@ fn prepare_destination(moved: &Move, host: &Host, peer: Ipv4Addr) -> Vec<Change>
         Change::Add(Thing::Rule(Rule { input: Some(moved.device()), ..to_guest(moved) })),
         filter(Family::Bridge, moved, filter::destination_bridge(moved, host.bridge_mac)),
     ];
-    changes.extend(
-        moved.new_address.map(|new| filter(Family::Ip, moved, filter::new_address(moved, new))),
-    );
+    changes.extend(moved.new_address.map(|new| filter(Family::Ip, moved, filter::new_address(moved, new))));
     changes
 }
 
@@ -145,7 +144,11 @@ fn switch_source(moved: &Move) -> Vec<Change> {
     vec![
         Change::Add(Thing::Rule(to_guest(moved))),
         Change::Add(Thing::ProxyArp { device: moved.bridge.clone(), address: moved.guest_address }),
-        Change::Add(Thing::Gate { family: Family::Bridge, table: moved.device(), key: moved.guest_mac.to_vec() }),
+        Change::Add(Thing::Gate {
+            family: Family::Bridge,
+            table: moved.device(),
+            key: moved.guest_mac.to_vec(),
+        }),
     ]
 }
 
@@ -158,7 +161,8 @@ fn switch_destination(moved: &Move) -> Vec<Change> {
     changes.push(Change::Add(Thing::Rule(to_guest(moved))));
     changes.push(Change::Add(Thing::Rule(Rule { table: moved.table(), ..from_guest })));
     if let Some(new) = moved.new_address {
-        let by_mark = Rule { priority: BY_MARK, mark: Some(moved.mark()), table: MAIN_TABLE, ..Rule::default() };
+        let by_mark =
+            Rule { priority: BY_MARK, mark: Some(moved.mark()), table: MAIN_TABLE, ..Rule::default() };
         let key = new.octets().to_vec();
         changes.extend([
             Change::Add(Thing::Rule(by_mark)),
@@ -213,8 +217,11 @@ mod tests {
 
     impl Kernel {
         fn of(side: Side) -> Self {
-            let settings =
-                host(side).earlier.into_iter().map(|(setting, value)| (("br0".to_owned(), setting), value)).collect();
+            let settings = host(side)
+                .earlier
+                .into_iter()
+                .map(|(setting, value)| (("br0".to_owned(), setting), value))
+                .collect();
             Self { things: BTreeSet::new(), settings }
         }
 
@@ -334,7 +341,9 @@ mod tests {
                     Change::Set { device, .. } => device == "move7",
                     Change::Add(Thing::Device(device)) => device.name == "move7",
                     Change::Add(
-                        Thing::Record { device, .. } | Thing::Address { device, .. } | Thing::Neighbour { device, .. },
+                        Thing::Record { device, .. }
+                        | Thing::Address { device, .. }
+                        | Thing::Neighbour { device, .. },
                     ) => device == "move7",
                     Change::Add(Thing::Route(route)) => route.table == example().table(),
                     Change::Add(Thing::Rule(rule)) => rule.input.as_deref() == Some("move7"),
@@ -365,7 +374,9 @@ mod tests {
         };
         let things = |side, moved: &Move| -> BTreeSet<Thing> {
             let all = [prepare(side, moved, &host(side)), switch(side, moved, &host(side))].concat();
-            all.into_iter().filter_map(|change| if let Change::Add(thing) = change { Some(thing) } else { None }).collect()
+            all.into_iter()
+                .filter_map(|change| if let Change::Add(thing) = change { Some(thing) } else { None })
+                .collect()
         };
         // Also where one guest comes and another one goes.
         for (one, another) in [(SIDES[0], SIDES[0]), (SIDES[1], SIDES[1]), (SIDES[0], SIDES[1])] {
