@@ -20,6 +20,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
+use crate::wait::{PATIENCE, wait_until};
+
 type Work = Box<dyn FnOnce() + Send>;
 
 /// A network namespace, and the thread that lives in it.
@@ -44,6 +46,9 @@ impl Space {
         });
         let task = task.recv().expect("the thread says its number");
         let space = Self { name, work: Some(work), thread: Some(thread), task };
+        // It would send and join groups of its own accord.
+        space.set("../ipv6/conf/all/disable_ipv6", 1);
+        space.set("../ipv6/conf/default/disable_ipv6", 1);
         space.ip("link set lo up");
         space
     }
@@ -157,6 +162,13 @@ impl World {
         }
         world.guest.ip("link set atA up");
         world.guest_address("atA", "add");
+        // A cable is up a while after both of its ends.
+        for (site, ports) in
+            [(&world.site_a, &["wan0", "lan0", "tapA", "br0"][..]), (&world.site_b, &["wan0", "lan0", "br0"])]
+        {
+            let is_up = |port: &&str| site.ip(&format!("link show {port}")).contains("state UP");
+            wait_until(PATIENCE, "the site's cables", || ports.iter().all(is_up));
+        }
         world
     }
 
@@ -181,7 +193,7 @@ impl World {
     }
 
     /// What a site's kernel holds that a move could have changed, as text. Times and counters are left out.
-    pub fn held(site: &Space) -> String {
+    pub fn held(site: &Space) -> Held {
         let shown = [
             "link",
             "-4 addr",
@@ -197,7 +209,7 @@ impl World {
         text.extend(ports.lines().filter(is_kept).map(str::to_owned));
         text.push(site.program("nft", "-s list ruleset"));
         text.push(site.settings());
-        text.join("\n")
+        Held(text.join("\n"))
     }
 
     fn guest_address(&self, end: &str, verb: &str) {
@@ -237,6 +249,20 @@ impl World {
         machine.ip(&format!("addr add {address}/24 dev eth0"));
         machine.ip("link set eth0 up");
         machine.ip(&format!("route add default via 10.{number}.0.1"));
+    }
+}
+
+/// What a site's kernel holds, line by line. Printed, it is short: a comparison that fails shows where.
+#[derive(Clone, PartialEq)]
+pub struct Held(String);
+
+impl Held {
+    /// The lines that are here and not in `other`, and the other way.
+    pub fn differences(&self, other: &Held) -> Vec<String> {
+        let lacks = |held: &Held, line: &str| !held.0.lines().any(|known| known == line);
+        let gone = self.0.lines().filter(|line| lacks(other, line)).map(|line| format!("- {line}"));
+        let new = other.0.lines().filter(|line| lacks(self, line)).map(|line| format!("+ {line}"));
+        gone.chain(new).collect()
     }
 }
 

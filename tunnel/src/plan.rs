@@ -26,7 +26,10 @@ use crate::transfer::{Move, Side};
 /// are 50 bytes. A larger one is answered by "too big", which ends what a TCP session tries.
 pub const MTU_BYTES: u32 = 1450;
 
-/// Where rules with the guest's address stand: before the main table (32766) and whatever a VPN puts before it.
+/// Where the rules stand: before the main table (32766) and whatever a VPN puts before it. Each has a place of its own,
+/// because the kernel removes the first rule of a place that has all that the request names, and maybe more.
+const OUT_OF_TUNNEL: u32 = 20_000;
+/// Everybody here finds the guest by it.
 const TO_GUEST: u32 = 20_001;
 /// Connections that use the new address leave as any other of this site. They go to the guest by the rule before,
 /// and their answers must not fall into the rule after.
@@ -133,7 +136,11 @@ fn prepare_destination(moved: &Move, host: &Host, peer: Ipv4Addr) -> Vec<Change>
             via: Some(peer),
             ..route(moved, Ipv4Addr::UNSPECIFIED, 0, moved.device())
         })),
-        Change::Add(Thing::Rule(Rule { input: Some(moved.device()), ..to_guest(moved) })),
+        Change::Add(Thing::Rule(Rule {
+            priority: OUT_OF_TUNNEL,
+            input: Some(moved.device()),
+            ..to_guest(moved)
+        })),
         filter(Family::Bridge, moved, filter::destination_bridge(moved, host.bridge_mac)),
     ];
     changes.extend(moved.new_address.map(|new| filter(Family::Ip, moved, filter::new_address(moved, new))));
@@ -306,7 +313,7 @@ mod tests {
                 "add neighbour 240.0.0.29 at 02:4d:01:00:00:07 on move7",
                 "add route to 10.1.0.100/32 through br0 in table 1291845639",
                 "add route to 0.0.0.0/0 via 240.0.0.29 through move7 in table 1291845639",
-                "add rule 20001: to 10.1.0.100 in through move7 looks into table 1291845639",
+                "add rule 20000: to 10.1.0.100 in through move7 looks into table 1291845639",
                 "add nft table bridge move7",
                 "add nft table ip move7",
             ]
@@ -358,6 +365,20 @@ mod tests {
                     _ => false,
                 };
                 assert!(own, "{side:?}: {change}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_rules_of_a_move_stand_at_one_place() {
+        for side in SIDES {
+            let all =
+                [prepare(side, &example(), &host(side)), switch(side, &example(), &host(side))].concat();
+            let mut places = BTreeSet::new();
+            for change in &all {
+                if let Change::Add(Thing::Rule(rule)) = change {
+                    assert!(places.insert(rule.priority), "removing one would remove another: {change}");
+                }
             }
         }
     }
