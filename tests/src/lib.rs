@@ -25,4 +25,6 @@ pub mod router_vm;
 pub mod wan;
 pub mod world;
 pub mod hosts;
+pub mod tunnel_world;
+pub mod knot;
 pub mod bench;

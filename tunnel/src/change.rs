@@ -232,7 +232,9 @@ impl fmt::Display for Change {
         match self {
             Change::Add(thing) => write!(f, "add {thing}"),
             Change::Remove(thing) => write!(f, "remove {thing}"),
-            Change::Set { device, setting, value, .. } => write!(f, "set {} of {device} to {value}", setting.word()),
+            Change::Set { device, setting, value, .. } => {
+                write!(f, "set {} of {device} to {value}", setting.word())
+            }
         }
     }
 }

@@ -4,6 +4,9 @@
 //! ask for a key in it. Loading takes milliseconds and happens before the pause; putting the key in is one short
 //! message, and is the switch.
 //!
+//! Frames are told by the guest's MAC and port and not by the bridge's name: that takes a kernel module which small
+//! kernels do not have (nft_meta_bridge).
+//!
 //! Syntax worth knowing: a chain may not be called `mark`, and a rule ends by a newline or `;`, also before `}`.
 
 use crate::transfer::{Mac, Move};
@@ -13,13 +16,12 @@ use crate::transfer::{Mac, Move};
 /// Neighbours still have the guest's MAC in their tables. The second chain keeps our own announcement of the
 /// guest's address away from the paused guest, which would take it for another owner of its address.
 pub fn source_bridge(moved: &Move, bridge_mac: [u8; 6]) -> String {
-    let Move { bridge, .. } = moved;
     let (mac, address) = (Mac(bridge_mac), moved.guest_address);
     let mut text = format!(
         "set open {{ type ether_addr; }}
 chain stale {{
     type filter hook prerouting priority -300;
-    meta ibrname \"{bridge}\" ether daddr @open ether type {{ ip, arp }} ether daddr set {mac} meta pkttype set host
+    ether daddr @open ether type {{ ip, arp }} ether daddr set {mac} meta pkttype set host
 }}
 "
     );
@@ -38,12 +40,10 @@ chain stale {{
 /// At the destination's bridge: what the guest still sends to the MACs of its old router and neighbours goes to this
 /// host's router. Nothing comes from the guest before it runs here, so no key is needed.
 pub fn destination_bridge(moved: &Move, bridge_mac: [u8; 6]) -> String {
-    let (guest, mac, bridge) = (Mac(moved.guest_mac), Mac(bridge_mac), &moved.bridge);
-    let port = moved.tap.as_ref().map_or(String::new(), |tap| format!(" iifname \"{tap}\""));
+    let (guest, mac) = (Mac(moved.guest_mac), Mac(bridge_mac));
+    let port = moved.tap.as_ref().map_or(String::new(), |tap| format!("iifname \"{tap}\" "));
     // The lowest bit of the first byte: broadcast and multicast, which stay as they are.
-    let from = format!(
-        "meta ibrname \"{bridge}\"{port} ether saddr {guest} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00"
-    );
+    let from = format!("{port}ether saddr {guest} ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00");
     let handed_over = format!("ether daddr set {mac} meta pkttype set host");
     format!(
         "set open {{ type ether_addr; }}
@@ -90,7 +90,9 @@ chain outwards {{
 
 /// The whole input of nft that puts a table in place of whatever has its name.
 pub fn load(family: &str, table: &str, body: &str) -> String {
-    format!("table {family} {table} {{}}\ndelete table {family} {table}\ntable {family} {table} {{\n{body}}}\n")
+    format!(
+        "table {family} {table} {{}}\ndelete table {family} {table}\ntable {family} {table} {{\n{body}}}\n"
+    )
 }
 
 /// The whole input of nft that removes a table, whether it is there or not.

@@ -26,7 +26,10 @@ use crate::transfer::{Move, Side};
 /// are 50 bytes. A larger one is answered by "too big", which ends what a TCP session tries.
 pub const MTU_BYTES: u32 = 1450;
 
-/// Where rules with the guest's address stand: before the main table (32766) and whatever a VPN puts before it.
+/// Where the rules stand: before the main table (32766) and whatever a VPN puts before it. Each has a place of its own,
+/// because the kernel removes the first rule of a place that has all that the request names, and maybe more.
+const OUT_OF_TUNNEL: u32 = 20_000;
+/// Everybody here finds the guest by it.
 const TO_GUEST: u32 = 20_001;
 /// Connections that use the new address leave as any other of this site. They go to the guest by the rule before,
 /// and their answers must not fall into the rule after.
@@ -98,7 +101,8 @@ pub fn switch(side: Side, moved: &Move, host: &Host) -> Vec<Change> {
     let mut changes: Vec<Change> = settings(side)
         .iter()
         .map(|(setting, value)| {
-            let earlier = host.earlier.iter().find(|(known, _)| known == setting).map_or(*value, |(_, was)| *was);
+            let earlier =
+                host.earlier.iter().find(|(known, _)| known == setting).map_or(*value, |(_, was)| *was);
             Change::Set { device: moved.bridge.clone(), setting: *setting, value: *value, earlier }
         })
         .collect();
@@ -132,12 +136,14 @@ fn prepare_destination(moved: &Move, host: &Host, peer: Ipv4Addr) -> Vec<Change>
             via: Some(peer),
             ..route(moved, Ipv4Addr::UNSPECIFIED, 0, moved.device())
         })),
-        Change::Add(Thing::Rule(Rule { input: Some(moved.device()), ..to_guest(moved) })),
+        Change::Add(Thing::Rule(Rule {
+            priority: OUT_OF_TUNNEL,
+            input: Some(moved.device()),
+            ..to_guest(moved)
+        })),
         filter(Family::Bridge, moved, filter::destination_bridge(moved, host.bridge_mac)),
     ];
-    changes.extend(
-        moved.new_address.map(|new| filter(Family::Ip, moved, filter::new_address(moved, new))),
-    );
+    changes.extend(moved.new_address.map(|new| filter(Family::Ip, moved, filter::new_address(moved, new))));
     changes
 }
 
@@ -145,7 +151,11 @@ fn switch_source(moved: &Move) -> Vec<Change> {
     vec![
         Change::Add(Thing::Rule(to_guest(moved))),
         Change::Add(Thing::ProxyArp { device: moved.bridge.clone(), address: moved.guest_address }),
-        Change::Add(Thing::Gate { family: Family::Bridge, table: moved.device(), key: moved.guest_mac.to_vec() }),
+        Change::Add(Thing::Gate {
+            family: Family::Bridge,
+            table: moved.device(),
+            key: moved.guest_mac.to_vec(),
+        }),
     ]
 }
 
@@ -158,7 +168,8 @@ fn switch_destination(moved: &Move) -> Vec<Change> {
     changes.push(Change::Add(Thing::Rule(to_guest(moved))));
     changes.push(Change::Add(Thing::Rule(Rule { table: moved.table(), ..from_guest })));
     if let Some(new) = moved.new_address {
-        let by_mark = Rule { priority: BY_MARK, mark: Some(moved.mark()), table: MAIN_TABLE, ..Rule::default() };
+        let by_mark =
+            Rule { priority: BY_MARK, mark: Some(moved.mark()), table: MAIN_TABLE, ..Rule::default() };
         let key = new.octets().to_vec();
         changes.extend([
             Change::Add(Thing::Rule(by_mark)),
@@ -213,8 +224,11 @@ mod tests {
 
     impl Kernel {
         fn of(side: Side) -> Self {
-            let settings =
-                host(side).earlier.into_iter().map(|(setting, value)| (("br0".to_owned(), setting), value)).collect();
+            let settings = host(side)
+                .earlier
+                .into_iter()
+                .map(|(setting, value)| (("br0".to_owned(), setting), value))
+                .collect();
             Self { things: BTreeSet::new(), settings }
         }
 
@@ -299,7 +313,7 @@ mod tests {
                 "add neighbour 240.0.0.29 at 02:4d:01:00:00:07 on move7",
                 "add route to 10.1.0.100/32 through br0 in table 1291845639",
                 "add route to 0.0.0.0/0 via 240.0.0.29 through move7 in table 1291845639",
-                "add rule 20001: to 10.1.0.100 in through move7 looks into table 1291845639",
+                "add rule 20000: to 10.1.0.100 in through move7 looks into table 1291845639",
                 "add nft table bridge move7",
                 "add nft table ip move7",
             ]
@@ -334,7 +348,9 @@ mod tests {
                     Change::Set { device, .. } => device == "move7",
                     Change::Add(Thing::Device(device)) => device.name == "move7",
                     Change::Add(
-                        Thing::Record { device, .. } | Thing::Address { device, .. } | Thing::Neighbour { device, .. },
+                        Thing::Record { device, .. }
+                        | Thing::Address { device, .. }
+                        | Thing::Neighbour { device, .. },
                     ) => device == "move7",
                     Change::Add(Thing::Route(route)) => route.table == example().table(),
                     Change::Add(Thing::Rule(rule)) => rule.input.as_deref() == Some("move7"),
@@ -354,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn no_two_rules_of_a_move_stand_at_one_place() {
+        for side in SIDES {
+            let all =
+                [prepare(side, &example(), &host(side)), switch(side, &example(), &host(side))].concat();
+            let mut places = BTreeSet::new();
+            for change in &all {
+                if let Change::Add(Thing::Rule(rule)) = change {
+                    assert!(places.insert(rule.priority), "removing one would remove another: {change}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn two_moves_at_one_host_share_nothing() {
         let other = Move {
             id: 8,
@@ -365,7 +395,9 @@ mod tests {
         };
         let things = |side, moved: &Move| -> BTreeSet<Thing> {
             let all = [prepare(side, moved, &host(side)), switch(side, moved, &host(side))].concat();
-            all.into_iter().filter_map(|change| if let Change::Add(thing) = change { Some(thing) } else { None }).collect()
+            all.into_iter()
+                .filter_map(|change| if let Change::Add(thing) = change { Some(thing) } else { None })
+                .collect()
         };
         // Also where one guest comes and another one goes.
         for (one, another) in [(SIDES[0], SIDES[0]), (SIDES[1], SIDES[1]), (SIDES[0], SIDES[1])] {

@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn removing_what_is_not_there_is_no_fault_but_any_other_refusal_is() {
-        for (errno, absent, present) in [(2, true, false), (3, true, false), (19, true, false), (99, true, false)] {
+        for (errno, absent, present) in
+            [(2, true, false), (3, true, false), (19, true, false), (99, true, false)]
+        {
             let refusal = Refusal { errno, said: String::new(), about: About::Other };
             assert_eq!((refusal.was_absent(), refusal.was_present()), (absent, present));
         }

@@ -73,7 +73,12 @@ impl Record {
                 None => None,
             },
         };
-        let earlier = words.next()?.split(',').filter(|word| !word.is_empty()).map(setting_of).collect::<Option<_>>()?;
+        let earlier = words
+            .next()?
+            .split(',')
+            .filter(|word| !word.is_empty())
+            .map(setting_of)
+            .collect::<Option<_>>()?;
         // Anybody with the right can write an alias, and these names become paths.
         moved.check().ok()?;
         words.next().is_none().then_some(Self { side, moved, earlier })

@@ -228,7 +228,10 @@ pub(crate) mod tests {
     #[test]
     fn what_cannot_be_a_move_is_refused_with_the_reason() {
         let refused = |bad: Move| bad.check().unwrap_err().0;
-        assert_eq!(refused(Move { id: 1 << 24, ..example() }), "16777216 cannot number a move: 1 to 16777215");
+        assert_eq!(
+            refused(Move { id: 1 << 24, ..example() }),
+            "16777216 cannot number a move: 1 to 16777215"
+        );
         assert!(Move { id: 0, ..example() }.check().is_err());
         for name in ["", "a-name-too-long-", "br0;reboot", "../x", "br 0", "all", "default", "br0\""] {
             let reason = refused(Move { bridge: name.to_owned(), ..example() });
@@ -240,6 +243,8 @@ pub(crate) mod tests {
         assert!(refused(Move { guest_address: Ipv4Addr::UNSPECIFIED, ..example() }).contains("0.0.0.0"));
         assert!(refused(Move { remote: example().local, ..example() }).contains("both ends"));
         assert!(refused(Move { guest_address: example().local, ..example() }).contains("own tunnel"));
-        assert!(refused(Move { new_address: Some(example().guest_address), ..example() }).contains("old one"));
+        assert!(
+            refused(Move { new_address: Some(example().guest_address), ..example() }).contains("old one")
+        );
     }
 }

@@ -112,7 +112,12 @@ impl Kernel {
     }
 
     /// Put `change` into the batch, or send the batch and make `change` itself.
-    fn apply_one<'a>(&mut self, change: &'a Change, batch: &mut Batch<'a>, mode: Mode) -> Result<(), ApplyError> {
+    fn apply_one<'a>(
+        &mut self,
+        change: &'a Change,
+        batch: &mut Batch<'a>,
+        mode: Mode,
+    ) -> Result<(), ApplyError> {
         let (thing, add) = match change {
             Change::Add(thing) => (thing, true),
             Change::Remove(thing) => (thing, false),
@@ -159,7 +164,8 @@ impl Kernel {
                     // The device may be one that the batch makes.
                     self.flush(batch, mode)?;
                     let link = self.link(device).map_err(Reason::Io);
-                    let absent = || reason_of(Refused { errno: libc::ENODEV, said: String::new() }, About::Other);
+                    let absent =
+                        || reason_of(Refused { errno: libc::ENODEV, said: String::new() }, About::Other);
                     match link.and_then(|link| link.ok_or_else(absent)) {
                         Ok(link) => link.index,
                         Err(reason) => return judged(change, Err(reason), mode),
@@ -214,7 +220,11 @@ fn judged(change: &Change, made: Result<(), Reason>, mode: Mode) -> Result<(), A
 }
 
 /// Making ends with an error; taking back keeps the first and goes on.
-fn note(first: &mut Option<ApplyError>, result: Result<(), ApplyError>, mode: Mode) -> Result<(), ApplyError> {
+fn note(
+    first: &mut Option<ApplyError>,
+    result: Result<(), ApplyError>,
+    mode: Mode,
+) -> Result<(), ApplyError> {
     match (result, mode) {
         (Err(error), Mode::TakeBack) => {
             first.get_or_insert(error);

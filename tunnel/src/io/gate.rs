@@ -71,7 +71,8 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn the_message_is_the_one_that_nft_sends() {
-        let [begin, element, end] = requests(Family::Bridge, "move7", &[1, 2, 3, 4, 5, 6], true).try_into().unwrap();
+        let [begin, element, end] =
+            requests(Family::Bridge, "move7", &[1, 2, 3, 4, 5, 6], true).try_into().unwrap();
         assert_eq!((begin.kind, begin.payload.as_slice()), (16, &[0, 0, 0, 10][..]));
         assert_eq!((end.kind, end.payload.as_slice()), (17, &[0, 0, 0, 10][..]));
         assert_eq!((element.kind, element.flags), (0x0a0c, 0x0405));

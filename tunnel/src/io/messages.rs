@@ -71,11 +71,17 @@ pub fn request(thing: &Thing, add: bool, index: u32) -> Option<Request> {
         (Thing::Device(device), true) => M::NewLink(vxlan(device)),
         (Thing::Device(device), false) => M::DelLink(LinkUnspec::new_with_name(&device.name).build()),
         (Thing::Record { device, text }, true) => M::SetLink(
-            LinkUnspec::new_with_name(device).append_extra_attribute(LinkAttribute::IfAlias(text.clone())).build(),
+            LinkUnspec::new_with_name(device)
+                .append_extra_attribute(LinkAttribute::IfAlias(text.clone()))
+                .build(),
         ),
         (Thing::Record { .. } | Thing::Filter { .. } | Thing::Gate { .. }, _) => return None,
-        (Thing::Address { address, prefix_bits, .. }, true) => M::NewAddress(local(*address, *prefix_bits, index)),
-        (Thing::Address { address, prefix_bits, .. }, false) => M::DelAddress(local(*address, *prefix_bits, index)),
+        (Thing::Address { address, prefix_bits, .. }, true) => {
+            M::NewAddress(local(*address, *prefix_bits, index))
+        }
+        (Thing::Address { address, prefix_bits, .. }, false) => {
+            M::DelAddress(local(*address, *prefix_bits, index))
+        }
         (Thing::Neighbour { .. } | Thing::ProxyArp { .. } | Thing::Port { .. }, true) => {
             M::NewNeighbour(neighbour(thing, index))
         }
@@ -136,7 +142,8 @@ pub fn read_link(payload: &[u8]) -> Option<Link> {
 pub fn read_address(payload: &[u8]) -> Option<(u32, Ipv4Addr, u8)> {
     let prefix_bits = *payload.get(1)?;
     let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
-    let (_, value) = attributes(payload.get(ADDRESS_HEADER_BYTES..)?).find(|(kind, _)| *kind == ADDRESS_LOCAL)?;
+    let (_, value) =
+        attributes(payload.get(ADDRESS_HEADER_BYTES..)?).find(|(kind, _)| *kind == ADDRESS_LOCAL)?;
     let octets: [u8; 4] = value.try_into().ok()?;
     Some((index, octets.into(), prefix_bits))
 }
@@ -164,7 +171,8 @@ fn local(address: Ipv4Addr, prefix_bits: u8, index: u32) -> AddressMessage {
     message.header.family = AddressFamily::Inet;
     message.header.prefix_len = prefix_bits;
     message.header.index = index;
-    message.attributes = vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
+    message.attributes =
+        vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
     message
 }
 

@@ -87,9 +87,15 @@ impl Netlink {
             let (datagram, _) = self.socket.recv_from_full()?;
             for message in messages(&datagram) {
                 let index = message.sequence.wrapping_sub(first) as usize;
-                let (Some(request), Some(answer)) = (requests.get(index), message.acknowledged()) else { continue };
+                let (Some(request), Some(answer)) = (requests.get(index), message.acknowledged()) else {
+                    continue;
+                };
                 if !wanted(request) && answer.is_err() {
-                    return Ok(requests.iter().filter(|request| wanted(request)).map(|_| answer.clone()).collect());
+                    return Ok(requests
+                        .iter()
+                        .filter(|request| wanted(request))
+                        .map(|_| answer.clone())
+                        .collect());
                 }
                 answers[index] = Some(answer);
             }
@@ -155,7 +161,8 @@ impl Message<'_> {
             return None;
         }
         let copied = u32::from_ne_bytes(self.payload.get(4..8)?.try_into().ok()?) as usize;
-        let copy_bytes = if self.flags & FLAG_CAPPED != 0 { HEADER_BYTES } else { copied.next_multiple_of(4) };
+        let copy_bytes =
+            if self.flags & FLAG_CAPPED != 0 { HEADER_BYTES } else { copied.next_multiple_of(4) };
         let (_, value) = attributes(self.payload.get(4 + copy_bytes..)?).find(|(kind, _)| *kind == WORDS)?;
         Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned())
     }
@@ -210,7 +217,7 @@ mod tests {
         assert_eq!(answer, Some(Err(Refused { errno: 22, said: "no way".to_owned() })));
         // Cut anywhere, it is still an error or nothing.
         for len in 0..bytes.len() {
-            let _ = messages(&bytes[..len]).map(|message| message.acknowledged()).count();
+            messages(&bytes[..len]).for_each(|message| drop(message.acknowledged()));
         }
     }
 }

@@ -14,7 +14,9 @@ pub fn run(script: &str) -> io::Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::new(error.kind(), "the program `nft` is missing; install nftables"),
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), "the program `nft` is missing; install nftables")
+            }
             _ => error,
         })?;
     // A refusal of the input is told by the status, better than by the broken pipe.

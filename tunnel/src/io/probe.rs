@@ -45,7 +45,11 @@ pub async fn reachable(address: Ipv4Addr, timeout: Duration) -> Result<Duration,
 }
 
 /// The same, out of `device` and in through it.
-pub async fn through(device: Option<&str>, address: Ipv4Addr, timeout: Duration) -> Result<Duration, ProbeError> {
+pub async fn through(
+    device: Option<&str>,
+    address: Ipv4Addr,
+    timeout: Duration,
+) -> Result<Duration, ProbeError> {
     let failed = |source| ProbeError::Socket { address, source };
     let socket = open(device).map_err(failed)?;
     let target = SocketAddr::from((address, 0));

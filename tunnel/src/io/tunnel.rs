@@ -172,8 +172,10 @@ impl End {
         }
         state.host.bridge_mac = mac;
         let prepared = plan::prepare(self.side, &self.moved, &state.host);
-        let filters: Vec<Change> =
-            prepared.into_iter().filter(|change| matches!(change, Change::Add(Thing::Filter { .. }))).collect();
+        let filters: Vec<Change> = prepared
+            .into_iter()
+            .filter(|change| matches!(change, Change::Add(Thing::Filter { .. })))
+            .collect();
         Ok(state.kernel.make(&filters)?)
     }
 
@@ -242,10 +244,15 @@ fn clear(kernel: &mut Kernel, id: u32) -> Result<(), TunnelError> {
     for family in [Family::Bridge, Family::Ip] {
         nft::run(&filter::remove(family.word(), &table)).map_err(system("remove left-over packet rules"))?;
     }
-    let Some(link) = kernel.link(&table).map_err(system("look for a left-over device"))? else { return Ok(()) };
+    let Some(link) = kernel.link(&table).map_err(system("look for a left-over device"))? else {
+        return Ok(());
+    };
     if !link.mac.is_some_and(|mac| is_transit_mac(mac, id)) {
         let source = io::Error::from(io::ErrorKind::AlreadyExists);
-        return Err(TunnelError::System { what: "somebody else's device has the name of this move's", source });
+        return Err(TunnelError::System {
+            what: "somebody else's device has the name of this move's",
+            source,
+        });
     }
     let unspecified = Ipv4Addr::UNSPECIFIED;
     let young =
@@ -292,7 +299,11 @@ fn same_network(one: Ipv4Addr, other: Ipv4Addr, bits: u8) -> bool {
 }
 
 /// Settings of the bridge that another move needs too stay as they are; that one restores them.
-fn keep_shared_settings(kernel: &mut Kernel, moved: &Move, inverses: &mut Vec<Change>) -> Result<(), TunnelError> {
+fn keep_shared_settings(
+    kernel: &mut Kernel,
+    moved: &Move,
+    inverses: &mut Vec<Change>,
+) -> Result<(), TunnelError> {
     let others = others(kernel, moved)?;
     inverses.retain(|change| match change {
         Change::Set { device, setting, .. } if *device == moved.bridge => {
@@ -341,6 +352,8 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(TunnelError::System { what: "the program is ending", source: io::Error::other(error) }),
+        Err(error) => {
+            Err(TunnelError::System { what: "the program is ending", source: io::Error::other(error) })
+        }
     }
 }
