@@ -5,7 +5,22 @@ mod text;
 use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
-use crate::status::Outcome;
+
+/// How a migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The guest is at the destination.
+    Moved,
+    /// It never began; the guest was not touched.
+    Refused,
+    /// It was cancelled; the guest is at the source.
+    Cancelled,
+    /// It failed; the guest is at the source.
+    RolledBack,
+    /// Nobody knows yet whether the destination has taken the guest; it stands still.
+    InDoubt,
+}
 
 /// The report of one migration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

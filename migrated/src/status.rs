@@ -5,21 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::phase::Phase;
 use crate::report::Report;
 
-/// How a migration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The guest is at the destination.
-    Moved,
-    /// It never began; the guest was not touched.
-    Refused,
-    /// It was cancelled; the guest is at the source.
-    Cancelled,
-    /// It failed; the guest is at the source.
-    RolledBack,
-    /// Nobody knows yet whether the destination has taken the guest; it stands still.
-    InDoubt,
-}
+pub use crate::report::Outcome;
 
 /// One migration at one moment, as seen from one of its two hosts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

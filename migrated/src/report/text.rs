@@ -1,8 +1,7 @@
 //! The report as text: what happened, how long it took, what went over.
 
-use super::{DiskReport, LinkReport, RamReport, Report};
+use super::{DiskReport, LinkReport, Outcome, RamReport, Report};
 use crate::quantity::{rate, size, time};
-use crate::status::Outcome;
 
 impl Report {
     /// The report for people, line by line.
