@@ -1,5 +1,6 @@
 //! The command line: what `migrated` can be told, and what each telling becomes.
 
+mod asking;
 mod ask;
 mod exit;
 mod follow;

@@ -4,24 +4,14 @@ use std::path::Path;
 
 use migrated::api::{Command, GuestState, HostState};
 use migrated::guest::Guest;
-use migrated::io::api_client::{ApiClient, ApiError};
+use migrated::io::api_client::ApiError;
 use migrated::io::files;
-use migrated::render::{json, plain, table};
+use migrated::render::{plain, table};
 use migrated::status::Status;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::asking::{Asking, refused};
 use super::{Action, Exit, follow, send};
-
-/// Where to ask, and how to show the answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Asking<'a> {
-    /// The daemon's socket.
-    pub socket: &'a Path,
-    /// For programs.
-    pub json: bool,
-}
 
 /// Does what needs the daemon.
 pub fn run(socket: &Path, json: bool, action: Action) -> Exit {
@@ -101,54 +91,6 @@ async fn start(asking: Asking<'_>, description: &Path, restore: Option<&Path>) -
     let Ok(restore) = restore else { return Ok(usage("--restore: not a path")) };
     asking.show_guest(Command::Run { guest, restore }).await?;
     Ok(Exit::Done)
-}
-
-impl Asking<'_> {
-    /// Asks once.
-    pub async fn ask<T: DeserializeOwned>(&self, command: Command) -> Result<T, ApiError> {
-        ApiClient::connect(self.socket).await?.ask(command).await
-    }
-
-    async fn show<T: DeserializeOwned + Serialize>(
-        &self,
-        command: Command,
-        lines: impl Fn(&T) -> Vec<String>,
-    ) -> Result<(), ApiError> {
-        let answer: T = self.ask(command).await?;
-        let lines = if self.json { vec![json::line(&answer)] } else { lines(&answer) };
-        print(&lines);
-        Ok(())
-    }
-
-    async fn show_guest(&self, command: Command) -> Result<(), ApiError> {
-        self.show(command, |guest: &GuestState| table::guests(std::slice::from_ref(guest))).await
-    }
-}
-
-/// Prints for whoever reads stdout; one who has stopped reading is no reason to fail.
-pub fn print(lines: &[String]) {
-    use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    for line in lines {
-        if writeln!(out, "{line}").is_err() {
-            return;
-        }
-    }
-    let _ = out.flush();
-}
-
-/// Says why not.
-pub fn refused(as_json: bool, error: &ApiError) -> Exit {
-    if let (true, ApiError::Refused(failure)) = (as_json, error) {
-        print(&[json::refusal(failure)]);
-    }
-    eprintln!("migrated: {error}");
-    if let ApiError::Refused(failure) = error
-        && !failure.hint.is_empty()
-    {
-        eprintln!("  {}", failure.hint);
-    }
-    Exit::Refused
 }
 
 fn failed(what: &str) -> Exit {

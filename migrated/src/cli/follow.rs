@@ -14,7 +14,7 @@ use migrated::render::{json, plain, tty};
 use migrated::status::Status;
 
 use super::Exit;
-use super::ask::{Asking, print, refused};
+use super::asking::{Asking, print, refused};
 
 /// How it is shown.
 enum View {

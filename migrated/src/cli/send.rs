@@ -5,7 +5,7 @@ use migrated::io::api_client::ApiError;
 use migrated::render::json;
 use serde_json::json;
 
-use super::ask::{Asking, print};
+use super::asking::{Asking, print};
 use super::{Exit, SendLine, follow};
 
 /// Starts a migration; in the foreground, shows it to its end.
