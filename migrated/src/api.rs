@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ► {"id":1,"command":"send","guest":"web","to":"site-b","wan":true}
-//! ◄ {"id":1,"ok":{"migration":"0e2f9a61"}}          or {"id":1,"error":{"code":"…","message":"…","hint":"…"}}
+//! ◄ {"id":1,"ok":"0e2f9a61"}                        or {"id":1,"error":{"code":"…","message":"…","hint":"…"}}
 //! ```
 //!
 //! A request is answered once and at once; whoever wants to see a migration go on asks for its status again.

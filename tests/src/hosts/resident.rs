@@ -71,9 +71,9 @@ impl Resident {
         let guest = change(kit.guest().clone());
         let description = toml::to_string(&guest).expect("a description is made of plain values");
         fs::write(site.join("guest.toml"), description).expect("write a description");
-        fs::rename(&state, site.join("saved"))
-            .or_else(|_| fs::copy(&state, site.join("saved")).map(drop))
-            .expect("place a state");
+        let saved = site.join("saved");
+        // The same file under another name, where that is possible; it is only read.
+        fs::hard_link(&state, &saved).or_else(|_| fs::copy(&state, &saved).map(drop)).expect("place a state");
         let (description, saved) = (site.inside("guest.toml"), site.inside("saved"));
         let words =
             [description.to_str().expect("a plain path"), "--restore", saved.to_str().expect("a plain path")];

@@ -44,7 +44,7 @@ impl Operator {
             return Err(Failure::new(FailureCode::Conflict, message, "see `migrated list`"));
         }
         let id = source::start(&self.site, send).await?;
-        Ok(json!({ "migration": id }))
+        Ok(json!(id))
     }
 }
 
