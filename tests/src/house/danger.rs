@@ -5,12 +5,14 @@ use super::paths::{self, words};
 use super::{Finding, Source};
 
 /// The only modules with `unsafe`, each with what is below it.
-const UNSAFE_MODULES: [&str; 6] = [
+const UNSAFE_MODULES: [&str; 8] = [
     "blockd/src/buffer",
     "blockd/src/io/ring",
     "blockd/src/io/sidecar_file",
     "blockd/src/io/file_store",
     "blockd/src/io/listen",
+    "migrated/src/io/process",
+    "migrated/src/io/tap/ioctl",
     "tunnel/src/io/announce",
 ];
 
