@@ -157,3 +157,43 @@ fn a_long_reason_is_cut_at_a_letter() {
     let written = encoded(&Frame::Close { text });
     assert_eq!(decoded(&written), Ok(Frame::Close { text: "ä".repeat(TEXT_BYTES_MAX / 2) }));
 }
+
+/// What the page says in a table of names and numbers under a heading.
+fn table(heading: &str) -> Vec<(String, u64)> {
+    let page = include_str!("../../../../docs/wire.md");
+    let (_, after) = page.split_once(&format!("{heading}\n")).expect("docs/wire.md has the heading");
+    let section = after.split("\n#").next().unwrap_or_default();
+    let row = |line: &str| {
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let name = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+        Some((name.to_owned(), cells.next()?.parse().ok()?))
+    };
+    section.lines().filter_map(row).collect()
+}
+
+#[test]
+fn the_tables_of_the_page_are_those_of_the_code() {
+    use crate::link::hello::{Purpose, RefusalCode};
+    use crate::link::{channel, hello, session};
+    let types = super::FrameType::ALL.map(|kind| (format!("{kind:?}"), kind as u64));
+    assert_eq!(table("### Frame types of the link"), types);
+    let purposes = Purpose::ALL.map(|purpose| (format!("{purpose:?}"), purpose as u64));
+    assert_eq!(table("### Purposes"), purposes);
+    let codes = RefusalCode::ALL.map(|code| (format!("{code:?}"), code as u64));
+    assert_eq!(table("### Refusals"), codes);
+    let bounds = [
+        ("VERSION_MAX", u64::from(hello::VERSION_MAX)),
+        ("HELLO_BODY_BYTES_MAX", hello::HELLO_BODY_BYTES_MAX as u64),
+        ("NAME_BYTES_MAX", hello::NAME_BYTES_MAX as u64),
+        ("REASON_BYTES_MAX", hello::REASON_BYTES_MAX as u64),
+        ("HEADER_BYTES", HEADER_BYTES as u64),
+        ("BODY_BYTES_MAX", BODY_BYTES_MAX as u64),
+        ("TEXT_BYTES_MAX", TEXT_BYTES_MAX as u64),
+        ("INITIAL_CREDIT_BYTES", channel::INITIAL_CREDIT_BYTES),
+        ("WINDOW_BYTES", channel::WINDOW_BYTES),
+        ("CONTROL_WINDOW_BYTES", channel::CONTROL_WINDOW_BYTES),
+        ("CHANNELS_MAX", session::CHANNELS_MAX as u64),
+        ("CHANNELS_EVER_MAX", u64::from(session::CHANNELS_EVER_MAX)),
+    ];
+    assert_eq!(table("### Bounds of the link"), bounds.map(|(name, value)| (name.to_owned(), value)));
+}
