@@ -49,7 +49,13 @@ pub enum LinkError {
 impl LinkError {
     /// True where the same dial may succeed a moment later.
     pub fn is_passing(&self) -> bool {
-        matches!(self, LinkError::Unreachable(_) | LinkError::TimedOut(_) | LinkError::Refused(_))
+        matches!(
+            self,
+            LinkError::Unreachable(_)
+                | LinkError::TimedOut(_)
+                | LinkError::Refused(_)
+                | LinkError::Garbage(_)
+        )
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// The shortest interval that is judged.
 const INTERVAL_MIN: Duration = Duration::from_millis(50);
+/// So many bytes in an interval say something, of however idle a sender.
+const TELLING_BYTES: u64 = 64 << 10;
 /// How fast the past is forgotten.
 const MEMORY: Duration = Duration::from_millis(500);
 
@@ -50,9 +52,7 @@ impl Goodput {
     /// The other side has `bytes` more.
     pub fn handle_acked(&mut self, bytes: u64, now: Duration) {
         let Some(interval) = &mut self.interval else {
-            if self.busy_since.is_some() {
-                self.interval = Some(Interval { start: now, acked_bytes: 0, busy: Duration::ZERO });
-            }
+            self.interval = Some(Interval { start: now, acked_bytes: 0, busy: Duration::ZERO });
             return;
         };
         interval.acked_bytes += bytes;
@@ -64,11 +64,9 @@ impl Goodput {
             self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since.max(interval.start)));
         let mostly_busy = (interval.busy + ongoing) * 5 >= elapsed * 4;
         let rate = interval.acked_bytes as f64 / elapsed.as_secs_f64();
-        self.interval = None;
-        self.judge(rate, elapsed, mostly_busy);
-        if self.busy_since.is_some() {
-            self.interval = Some(Interval { start: now, acked_bytes: 0, busy: Duration::ZERO });
-        }
+        let telling = mostly_busy || (interval.acked_bytes >= TELLING_BYTES && elapsed < MEMORY);
+        *interval = Interval { start: now, acked_bytes: 0, busy: Duration::ZERO };
+        self.judge(rate, elapsed, mostly_busy, telling);
     }
 
     /// The connection is gone: what was being measured is void, what is known stays.
@@ -77,17 +75,15 @@ impl Goodput {
         self.busy_since = None;
     }
 
-    fn judge(&mut self, rate: f64, elapsed: Duration, mostly_busy: bool) {
-        let next = match self.estimate_bytes_per_s {
-            // The first word, even of an idle sender, is better than none.
-            None => rate,
+    fn judge(&mut self, rate: f64, elapsed: Duration, mostly_busy: bool, telling: bool) {
+        self.estimate_bytes_per_s = match self.estimate_bytes_per_s {
+            None => telling.then_some(rate),
             Some(old) if mostly_busy || rate > old => {
                 let weight = 1.0 - (-elapsed.as_secs_f64() / MEMORY.as_secs_f64()).exp();
-                old + (rate - old) * weight
+                Some(old + (rate - old) * weight)
             }
-            Some(old) => old,
+            known => known,
         };
-        self.estimate_bytes_per_s = Some(next);
     }
 }
 

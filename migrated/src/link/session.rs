@@ -300,8 +300,11 @@ impl Session {
 
     /// Ends the link: the other side is told why, on every lane that stands.
     pub fn close(&mut self, text: &str) {
+        if self.over.is_some() {
+            return;
+        }
         for lane in Lane::ALL {
-            self.lane_mut(lane).close_due = self.over.is_none();
+            self.lane_mut(lane).close_due = true;
             self.events.push_back(Event::Send(lane));
         }
         self.end(text);
