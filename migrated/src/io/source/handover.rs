@@ -53,11 +53,11 @@ pub async fn release(context: &Arc<Context>) -> Result<()> {
 
 /// Has the destination take the guest. Ok: what its journal says. An error: nobody knows.
 pub async fn hand_over(context: &Arc<Context>) -> Result<bool> {
-    let request = Request::Take {
-        migration: context.handle.id().to_owned(),
-        generation: context.known().generation,
-        run: context.known().ran,
+    let (generation, run) = {
+        let known = context.known();
+        (known.generation, known.ran)
     };
+    let request = Request::Take { migration: context.handle.id().to_owned(), generation, run };
     context.count_round_trip();
     let answer = timeout(ASK_LIMIT, context.client()?.call(request)).await;
     match answer.context("the handover was not answered in time")? {
