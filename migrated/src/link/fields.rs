@@ -2,8 +2,6 @@
 
 use thiserror::Error;
 
-use super::wire::BODY_BYTES_MAX;
-
 /// Why bytes are not a message of the link.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
@@ -20,7 +18,7 @@ pub enum Malformed {
     #[error("reserved bits of the {0} are not zero")]
     Reserved(&'static str),
     /// The length is out of bounds.
-    #[error("a body of {0} bytes is past the limit of {BODY_BYTES_MAX}")]
+    #[error("a body of {0} bytes is longer than allowed")]
     Length(u32),
     /// The body ends early, or goes on after its end.
     #[error("the {0} is too short or too long")]

@@ -24,33 +24,21 @@ use self::lanes::LaneState;
 use super::channel::{Incoming, Outgoing, Violation};
 use super::goodput::Goodput;
 use super::schedule::Schedule;
-use super::wire::BODY_BYTES_MAX;
 use super::{Class, Label, Lane};
 
+mod pacing;
 mod lanes;
 mod receive;
+mod stats;
 
 pub use lanes::{Next, PING_EVERY, SILENCE_MAX};
+pub use pacing::RAM_UNSENT;
+pub use stats::ChannelStats;
 
 /// Most channels at a time that one side has opened.
 pub const CHANNELS_MAX: usize = 64;
 /// Most channels that one side opens in the life of a link.
 pub const CHANNELS_EVER_MAX: u32 = 4096;
-/// The pacing of memory: what may wait to be sent, in time.
-pub const RAM_UNSENT: Duration = Duration::from_millis(20);
-/// The pacing of disks.
-const DISK_UNSENT: Duration = Duration::from_millis(50);
-/// What a control channel may have waiting, in bytes.
-const CONTROL_UNSENT_BYTES: u64 = 256 << 10;
-/// The most that pacing allows on the fastest link, in bytes.
-const UNSENT_BYTES_MAX: u64 = 4 << 20;
-/// The body of a data frame in time, so that what is more urgent does not wait long behind it.
-const FRAME: Duration = Duration::from_millis(10);
-/// The smallest body by that rule, in bytes.
-const FRAME_BYTES_MIN: u64 = 4 << 10;
-/// The body as long as the link's speed is not known, in bytes.
-const FRAME_BYTES_UNKNOWN: u64 = 16 << 10;
-
 /// Which side of the link this is; decides the numbers of its channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -115,33 +103,6 @@ pub enum Breach {
     /// A rule of the link.
     #[error("{0}")]
     Link(&'static str),
-}
-
-/// Numbers of one channel, or of all with the same label.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChannelStats {
-    /// Bytes that its user has written.
-    pub written_bytes: u64,
-    /// Of these, sent on the present connection or acknowledged.
-    pub sent_bytes: u64,
-    /// Of these, arrived.
-    pub acked_bytes: u64,
-    /// Bytes that came.
-    pub received_bytes: u64,
-    /// Of these, not read yet.
-    pub buffered_bytes: u64,
-}
-
-impl ChannelStats {
-    /// Bytes that wait to be sent.
-    pub fn unsent_bytes(&self) -> u64 {
-        self.written_bytes - self.sent_bytes
-    }
-
-    /// Bytes that have not arrived.
-    pub fn unacked_bytes(&self) -> u64 {
-        self.written_bytes - self.acked_bytes
-    }
 }
 
 /// A channel that lives.
@@ -363,44 +324,6 @@ impl Session {
         self.sent_bytes
     }
 
-    /// The sums over the live channels that `which` picks.
-    pub fn stats(&self, which: impl Fn(u32, Label) -> bool) -> ChannelStats {
-        let mut sum = ChannelStats::default();
-        for (_, entry) in self.channels.iter().filter(|(id, entry)| which(**id, entry.label)) {
-            sum.written_bytes += entry.out.written();
-            sum.sent_bytes += entry.out.sent();
-            sum.acked_bytes += entry.out.acked();
-            sum.received_bytes += entry.incoming.received();
-            sum.buffered_bytes += entry.incoming.buffered_bytes();
-        }
-        sum
-    }
-
-    /// What may wait to be sent on a channel of this label: bytes that wait are blackout.
-    pub fn unsent_bytes_max(&self, label: Label) -> u64 {
-        let one = self.frame_bytes();
-        match label.class() {
-            Class::Control => CONTROL_UNSENT_BYTES,
-            Class::Disk => self.bytes_in(DISK_UNSENT).unwrap_or(0).clamp(4 * one, UNSENT_BYTES_MAX),
-            Class::Ram => self.bytes_in(RAM_UNSENT).unwrap_or(0).clamp(one, UNSENT_BYTES_MAX),
-        }
-    }
-
-    /// What the kernel should hold unsent for a lane: as much as a frame, not more than pacing allows.
-    pub fn socket_unsent_bytes(&self) -> u64 {
-        self.bytes_in(RAM_UNSENT).unwrap_or(128 << 10).clamp(16 << 10, 1 << 20)
-    }
-
-    fn frame_bytes(&self) -> u64 {
-        let most = BODY_BYTES_MAX as u64;
-        self.bytes_in(FRAME).unwrap_or(FRAME_BYTES_UNKNOWN).clamp(FRAME_BYTES_MIN, most)
-    }
-
-    /// What the link carries in a time; none: not known yet.
-    fn bytes_in(&self, time: Duration) -> Option<u64> {
-        self.goodput_bytes_per_s().map(|rate| (rate as f64 * time.as_secs_f64()) as u64)
-    }
-
     fn check_alive(&self) -> Result<(), ChannelError> {
         self.over.as_ref().map_or(Ok(()), |text| Err(ChannelError::Over(text.clone())))
     }
@@ -448,7 +371,5 @@ impl Session {
     }
 }
 
-#[cfg(test)]
-mod simulation;
 #[cfg(test)]
 mod tests;

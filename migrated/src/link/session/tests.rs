@@ -7,6 +7,8 @@ use crate::link::channel::{CONTROL_WINDOW_BYTES, INITIAL_CREDIT_BYTES, Violation
 use crate::link::wire::{Frame, HEADER_BYTES, Header};
 use crate::link::{Class, Label, Lane};
 
+mod simulation;
+
 const START: Duration = Duration::from_secs(10);
 
 /// Frames as a test likes to look at them.

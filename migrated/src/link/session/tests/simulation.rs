@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{ChannelError, Event, Next, Session, Side};
+use super::super::{ChannelError, Event, Next, Session, Side};
 use crate::link::channel::{RETAINED_BYTES_MAX, WINDOW_BYTES};
 use crate::link::wire::{Frame, HEADER_BYTES, Header};
 use crate::link::{Label, Lane};
