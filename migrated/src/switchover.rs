@@ -10,6 +10,7 @@
 //!
 //! All thresholds are times (M6).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What both hosts hash in a second, cold cache included: a low guess, for a long blackout is worse than a late one.
@@ -23,6 +24,21 @@ const ROUND_TRIPS: u32 = 2;
 
 /// What QEMU and the two kernels take besides: pausing, loading the devices, promoting, going on.
 const FIXED: Duration = Duration::from_millis(60);
+
+/// What a link is taken for before anything is known of it.
+const UNKNOWN_BYTES_PER_S: u64 = 4 << 20;
+
+/// QEMU may send this much faster than what lately went through, so that the cap itself slows nothing.
+const CAP_FACTOR: f64 = 1.5;
+
+/// The memory's share of the downtime that is left beside the handover: in the first passes, and more in each later.
+const SHARE_FIRST: f64 = 0.2;
+const SHARE_STEP: f64 = 0.1;
+const SHARE_MIN: Duration = Duration::from_millis(20);
+
+/// Looks that a ratio is taken over, and how many bytes it needs.
+const RATIO_LOOKS: usize = 10;
+const RATIO_BYTES_MIN: u64 = 64 << 10;
 
 /// What is known at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -91,10 +107,60 @@ pub fn ram_may_flow(sample: &Sample, max_downtime: Duration) -> bool {
     prediction.disks <= budget || ram > budget
 }
 
-/// What QEMU is told as its downtime limit: what is left for the memory when the handover has had its share.
-pub fn ram_downtime_limit(rtt: Duration, max_downtime: Duration) -> Duration {
-    let left = max_downtime.saturating_sub(rtt * ROUND_TRIPS + FIXED);
-    (left / 2).max(Duration::from_millis(20))
+/// What QEMU is told, so that it pauses the guest when what is left of the memory fits its share of the downtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RamLimits {
+    /// QEMU's `max-bandwidth`: bytes a second before compression.
+    pub max_bandwidth_bytes_per_s: u64,
+    /// QEMU's `downtime-limit` in milliseconds.
+    pub downtime_limit_ms: u64,
+}
+
+/// The memory's limits now.
+///
+/// QEMU pauses when what is left is less than what it believes to send in its downtime limit. It measures its rate in
+/// tenths of a second and before compression, so a burst into a buffer, or pages that compress well, make it stop far
+/// too early. Its rate cannot exceed `max-bandwidth`: so that is kept near what really goes through, and the limit is
+/// chosen for the product of the two. The share grows with each pass (S1-04): a guest that dirties little stands still
+/// for a short time, one that dirties much for up to `max_downtime`.
+pub fn ram_limits(sample: &Sample, ratio: f64, passes: u64, max_downtime: Duration) -> RamLimits {
+    let goodput =
+        if sample.goodput_bytes_per_s == 0 { UNKNOWN_BYTES_PER_S } else { sample.goodput_bytes_per_s };
+    let through = goodput as f64 * ratio.max(1.0);
+    let cap = through * CAP_FACTOR;
+    let left = max_downtime.saturating_sub(sample.rtt * ROUND_TRIPS + FIXED).max(SHARE_MIN);
+    let share =
+        left.mul_f64((SHARE_FIRST + SHARE_STEP * passes.saturating_sub(2) as f64).min(1.0)).max(SHARE_MIN);
+    let wanted_bytes = through * share.as_secs_f64();
+    RamLimits {
+        max_bandwidth_bytes_per_s: cap as u64,
+        downtime_limit_ms: ((wanted_bytes / cap * 1000.0) as u64).max(1),
+    }
+}
+
+/// How well the memory compresses now: over the last looks, for the last pages are not like the first.
+#[derive(Clone, Debug, Default)]
+pub struct Ratio {
+    seen: VecDeque<(u64, u64)>,
+}
+
+impl Ratio {
+    /// Takes in the sums so far.
+    pub fn push(&mut self, raw_bytes: u64, sent_bytes: u64) {
+        self.seen.push_back((raw_bytes, sent_bytes));
+        if self.seen.len() > RATIO_LOOKS {
+            self.seen.pop_front();
+        }
+    }
+
+    /// Raw bytes a sent byte, lately; 1 while nothing is known. Not believed to be more than 16.
+    pub fn lately(&self) -> f64 {
+        let (Some(first), Some(last)) = (self.seen.front(), self.seen.back()) else { return 1.0 };
+        let (raw, sent) = (last.0 - first.0, last.1 - first.1);
+        // Nothing moved lately: all that is known is the whole.
+        let (raw, sent) = if sent < RATIO_BYTES_MIN { *last } else { (raw, sent) };
+        if sent == 0 { 1.0 } else { (raw as f64 / sent as f64).clamp(1.0, 16.0) }
+    }
 }
 
 fn time_of(bytes: u64, bytes_per_s: u64) -> Duration {
@@ -158,8 +224,35 @@ mod tests {
     }
 
     #[test]
-    fn qemu_gets_half_of_what_the_handover_leaves_and_never_nothing() {
-        assert_eq!(ram_downtime_limit(100 * MS, 1000 * MS), 370 * MS);
-        assert_eq!(ram_downtime_limit(2000 * MS, 1000 * MS), 20 * MS);
+    fn what_qemu_is_told_comes_to_the_share_and_never_to_more() {
+        let bytes = |limits: RamLimits| limits.max_bandwidth_bytes_per_s * limits.downtime_limit_ms / 1000;
+        let sample = wan(0, 0);
+        let first = ram_limits(&sample, 2.0, 1, 1000 * MS);
+        // 20 % of 740 ms at 5 MB/s before compression.
+        assert!((700_000..=740_000).contains(&bytes(first)), "{first:?}");
+        let later = ram_limits(&sample, 2.0, 5, 1000 * MS);
+        assert!(bytes(later) > 2 * bytes(first), "{later:?}");
+        let last = ram_limits(&sample, 2.0, 1000, 1000 * MS);
+        assert!(bytes(last) <= 3_700_000, "no more than all that the handover leaves: {last:?}");
+        let tight = ram_limits(&Sample { rtt: 2000 * MS, ..sample }, 1.0, 1, 1000 * MS);
+        assert!(tight.downtime_limit_ms >= 1, "never nothing, or it would never pause");
+    }
+
+    #[test]
+    fn the_ratio_is_the_one_of_the_last_looks() {
+        let mut ratio = Ratio::default();
+        assert!((ratio.lately() - 1.0).abs() < 1e-9);
+        for look in 1..=20 {
+            ratio.push(look * 4_000_000, look * 1_000_000);
+        }
+        assert!((ratio.lately() - 4.0).abs() < 1e-9);
+        for look in 1..=20 {
+            ratio.push(80_000_000 + look * 1_000_000, 20_000_000 + look * 1_000_000);
+        }
+        assert!((ratio.lately() - 1.0).abs() < 1e-9, "the last pages do not compress");
+        for _ in 0..20 {
+            ratio.push(100_000_000, 40_000_000);
+        }
+        assert!((ratio.lately() - 2.5).abs() < 1e-9, "nothing moved: the whole");
     }
 }

@@ -95,7 +95,8 @@ pub async fn accelerator(config: &Config, accel: Accel) -> Result<Accelerator, H
 
 /// Everything that a decision about `guest` needs. `name_of` its disks is [`Guest::disk_name`].
 pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, HostError> {
-    let kvm = kvm(config).await;
+    // Who asks for emulation need not wait until KVM was tried.
+    let kvm = if guest.accel == Accel::Tcg { Kvm::Untried } else { kvm(config).await };
     let offers = offers::ask(&config.programs.qemu, !matches!(kvm, Kvm::Absent(_))).await?;
     let (config, guest) = (config.clone(), guest.clone());
     let looked_up = spawn_blocking(move || {

@@ -53,7 +53,9 @@ async fn look(config: LinkConfig, peer: Peer) -> HostState {
 pub(super) fn token(desk: &Desk) -> Result<Value, Failure> {
     let hint = "set `listen` to the address at which other hosts reach this one";
     let token = desk.token_new(None);
-    token.map(|token| json!(token)).map_err(|error| Failure::new(FailureCode::Failed, error.to_string(), hint))
+    token
+        .map(|token| json!(token))
+        .map_err(|error| Failure::new(FailureCode::Failed, error.to_string(), hint))
 }
 
 /// Pairs with the host that made a token.

@@ -14,16 +14,13 @@ use super::context::Context;
 use crate::io::ram::RamOut;
 use crate::link::Label;
 use crate::qmp::MigrateInfo;
-use crate::switchover::ram_downtime_limit;
+use crate::switchover::{RamLimits, Sample, ram_limits};
 
 /// QEMU is asked at least this often, should an event be lost.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// How long QEMU may take to dial a socket on its own host.
 const DIAL_LIMIT: Duration = Duration::from_secs(5);
-
-/// QEMU's own limit is not ours: it counts bytes before compression.
-const UNLIMITED_BYTES_PER_S: u64 = 10_000_000_000;
 
 /// Has QEMU send memory through the link.
 pub async fn start(context: &Arc<Context>) -> Result<()> {
@@ -33,13 +30,13 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
     let listener = UnixListener::bind(&socket).context("cannot listen for QEMU's memory")?;
     qmp.set_capabilities(&[("events", true), ("pause-before-switchover", true), ("return-path", true)])
         .await?;
-    let rtt = Duration::from_micros(link.status().rtt_us);
-    let limit = ram_downtime_limit(rtt, context.options.max_downtime);
-    qmp.set_parameters(json!({
-        "max-bandwidth": UNLIMITED_BYTES_PER_S,
-        "downtime-limit": limit.as_millis() as u64,
-    }))
-    .await?;
+    let now = link.status();
+    let sample = Sample {
+        goodput_bytes_per_s: now.goodput_bytes_per_s,
+        rtt: Duration::from_micros(now.rtt_us),
+        ..Sample::default()
+    };
+    set_limits(context, ram_limits(&sample, 1.0, 0, context.options.max_downtime)).await?;
     let channel = link.open(Label::Ram(0)).await.context("cannot open a channel for the memory")?;
     qmp.migrate(&socket).await?;
     let (stream, _) = timeout(DIAL_LIMIT, listener.accept())
@@ -50,6 +47,15 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
     context.known().ram = Some(ram);
     context.event("memory: the first pass begins");
     Ok(())
+}
+
+/// Tells QEMU when to pause the guest.
+pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()> {
+    let parameters = json!({
+        "max-bandwidth": limits.max_bandwidth_bytes_per_s,
+        "downtime-limit": limits.downtime_limit_ms,
+    });
+    Ok(context.machine.qmp().set_parameters(parameters).await?)
 }
 
 /// Waits until QEMU has paused the guest, with all but the last memory sent.

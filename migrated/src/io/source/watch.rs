@@ -11,38 +11,58 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::context::Context;
+use super::memory;
 use crate::migration::Event;
 use crate::peer::Request;
 use crate::phase::Phase;
 use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
 use crate::status::{DiskProgress, RamProgress};
-use crate::switchover::{Sample, disks_nearly_done, predict, ram_may_flow};
+use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 
 /// Between two looks.
-const EVERY: Duration = Duration::from_millis(200);
+const EVERY: Duration = Duration::from_millis(100);
 
 /// Looks between two words to the destination about it.
-const MIRRORED_EVERY: u32 = 5;
+const MIRRORED_EVERY: u32 = 10;
 
 /// Compression is not believed to be better than this when what is left is counted.
 const RATIO_MAX: f64 = 4.0;
 
 /// Looks until the migration ends.
 pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
-    let mut progress = Progress::default();
+    let mut eyes = Eyes::default();
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 0u32.. {
         tick.tick().await;
-        look(&context, &mut progress, &events).await;
+        look(&context, &mut eyes, &events).await;
         if count % MIRRORED_EVERY == 0 {
             mirror(&context);
         }
     }
 }
 
-async fn look(context: &Arc<Context>, progress: &mut Progress, events: &mpsc::Sender<Event>) {
+/// What one look remembers of those before.
+#[derive(Default)]
+struct Eyes {
+    progress: Progress,
+    ratio: Ratio,
+    told: Option<RamLimits>,
+}
+
+impl Eyes {
+    /// Tells QEMU its limits where they have changed.
+    async fn limit(&mut self, context: &Arc<Context>, sample: &Sample, passes: u64) {
+        let limits = ram_limits(sample, self.ratio.lately(), passes, context.options.max_downtime);
+        // One that cannot be told has ended, or will be told the next time.
+        if self.told != Some(limits) && memory::set_limits(context, limits).await.is_ok() {
+            self.told = Some(limits);
+        }
+    }
+}
+
+async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Event>) {
     let phase = context.handle.status().phase;
     let mut sample = Sample::default();
     let mut disks = Vec::new();
@@ -57,8 +77,8 @@ async fn look(context: &Arc<Context>, progress: &mut Progress, events: &mpsc::Se
     };
     let (raw_bytes, sent_bytes) = context.known().ram.as_ref().map_or((0, 0), |ram| ram.bytes());
     if let Some(memory) = &memory {
-        let ratio = ratio_of(raw_bytes, sent_bytes);
-        sample.ram_left_bytes = (memory.ram.remaining as f64 / ratio) as u64;
+        eyes.ratio.push(raw_bytes, sent_bytes);
+        sample.ram_left_bytes = (memory.ram.remaining as f64 / eyes.ratio.lately()) as u64;
     }
     let link = context.known().link.as_ref().map(|link| link.status());
     if let Some(link) = &link {
@@ -71,6 +91,8 @@ async fn look(context: &Arc<Context>, progress: &mut Progress, events: &mpsc::Se
         if let Some(ram) = &context.known().ram {
             ram.set_open(open);
         }
+        let passes = memory.as_ref().map_or(0, |memory| memory.ram.dirty_sync_count);
+        eyes.limit(context, &sample, passes).await;
     }
     let now = context.now();
     for (id, status) in &disks {
@@ -96,7 +118,7 @@ async fn look(context: &Arc<Context>, progress: &mut Progress, events: &mpsc::Se
         if matches!(phase, Phase::Bulk | Phase::PreCopy) {
             status.predicted_downtime_ms = prediction.map(|prediction| prediction.total().as_millis() as u64);
         }
-        progress.handle_sample(now, status);
+        eyes.progress.handle_sample(now, status);
     });
     if phase == Phase::Bulk && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
@@ -109,10 +131,6 @@ fn add_disk(sample: &mut Sample, status: &DiskStatus) {
     let ratio = replication.ratio.clamp(1.0, RATIO_MAX);
     sample.disk_left_bytes += (replication.backlog_bytes as f64 / ratio) as u64;
     sample.stale_leaves += replication.stale_leaves;
-}
-
-fn ratio_of(raw_bytes: u64, sent_bytes: u64) -> f64 {
-    if sent_bytes == 0 { 1.0 } else { (raw_bytes as f64 / sent_bytes as f64).clamp(1.0, RATIO_MAX) }
 }
 
 fn show_disk(shown: &mut Vec<DiskProgress>, id: &str, found: &DiskStatus) {
