@@ -171,13 +171,13 @@ impl Wan {
 
     /// Make all links like this, also while packets are on them.
     pub fn set(&self, profile: WanProfile) {
-        println!("wan: {profile}");
+        eprintln!("wan: {profile}");
         self.set_links(&End::ALL, profile);
     }
 
     /// Make what is sent to one end pass a link like this.
     pub fn set_link(&self, end: End, profile: WanProfile) {
-        println!("wan: to {end:?}: {profile}");
+        eprintln!("wan: to {end:?}: {profile}");
         self.set_links(&[end], profile);
     }
 
