@@ -171,17 +171,18 @@ impl Wan {
 
     /// Make all links like this, also while packets are on them.
     pub fn set(&self, profile: WanProfile) {
-        eprintln!("wan: {profile}");
+        println!("wan: {profile}");
         self.set_links(&End::ALL, profile);
     }
 
     /// Make what is sent to one end pass a link like this.
     pub fn set_link(&self, end: End, profile: WanProfile) {
-        eprintln!("wan: to {end:?}: {profile}");
+        println!("wan: to {end:?}: {profile}");
         self.set_links(&[end], profile);
     }
 
-    fn set_links(&self, ends: &[End], profile: WanProfile) {
+    /// The same without a word, for some of them.
+    pub(crate) fn set_links(&self, ends: &[End], profile: WanProfile) {
         let mut lines = String::new();
         for end in ends {
             self.links()[*end as usize].profile = Some(profile);

@@ -44,7 +44,7 @@ impl Stage {
         screen.say("");
         screen.say(&format!("link    {profile} (tc netem, in both directions)"));
         let settings = Settings { dns_b: names::table("lab.test"), ..Settings::default() };
-        let hosts = Hosts::with(Plan { profile: Some(profile), ..Plan::default() }, &settings)?;
+        let hosts = Hosts::with(Plan { profile: Some(profile), quiet: true, ..Plan::default() }, &settings)?;
         screen.say(
             "sites   site-a 10.1.0.0/24 and site-b 10.2.0.0/24: own network, files, processes and clock;",
         );
