@@ -1,12 +1,23 @@
 # Everything that is done by hand or by a machine. `make` alone says what there is.
 
 SEEDS ?= 20000
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test lint sim soak bench deny clean
+.PHONY: help demo setup build test lint sim soak bench deny clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Everything that can fail for want of a tool or a right fails before the long build.
+demo: ## Set the machine up if needed, build, and move a guest before your eyes (ARGS="--rate-mbit 5"; --help)
+	@test "$$(id -u)" = 0 || { \
+		echo "demo: needs root for its network namespaces; run: sudo -E env \"PATH=\$$PATH\" make demo" >&2; exit 1; }
+	@scripts/setup
+	@echo "demo: building (minutes, the first time)"
+	@cargo build --quiet --release --locked -p blockd -p migrated
+	@cargo build --quiet --locked -p tests --bins
+	@cargo run --quiet --locked -p tests --bin demo -- $(ARGS)
 
 test: ## Set the machine up if needed, build, lint, and run every test
 	@scripts/test

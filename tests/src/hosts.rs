@@ -7,7 +7,7 @@
 //! ```
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -19,6 +19,7 @@ use crate::wait::{PATIENCE, wait_for};
 use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
+pub mod names;
 pub mod resident;
 pub mod settings;
 
@@ -94,6 +95,17 @@ impl Hosts {
     /// The command line at a host, to be run.
     pub fn migrated(&self, end: End, words: &[&str]) -> Tool {
         self.site(end).tool(&self.programs[0]).args(["--socket", "/run/migrated/api.sock"]).args(words)
+    }
+
+    /// The command line at a host, started beside the test, its output appended to the site's file `log`.
+    pub fn begin(&self, end: End, words: &[&str], log: &str) -> Inmate {
+        let words = [&["--socket", "/run/migrated/api.sock"], words].concat();
+        self.site(end).start(&self.programs[0], words, log)
+    }
+
+    /// The program `migrated`.
+    pub fn program(&self) -> &Path {
+        &self.programs[0]
     }
 
     /// What a command answers as JSON.

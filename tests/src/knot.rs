@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::requires::{self, Missing};
@@ -11,7 +12,8 @@ use crate::wait::{PATIENCE, wait_until};
 /// The key that may change the zone `lab.test`, and nothing else; `stranger` is known, but may do nothing.
 pub const KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
-const KEY_BASE64: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// The same as it stands in a file.
+pub const KEY_BASE64: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A running server.
 pub struct Knot {
@@ -27,22 +29,9 @@ impl Knot {
         let program = requires::program("knotd")?;
         let scratch = Scratch::new();
         let address = free_port();
-        let path = scratch.path().display();
-        let config = format!(
-            "server:\n  rundir: \"{path}\"\n  listen: 127.0.0.1@{port}\n\
-             database:\n  storage: \"{path}\"\n\
-             key:\n  - id: mover\n    algorithm: hmac-sha256\n    secret: {KEY_BASE64}\n  \
-             - id: stranger\n    algorithm: hmac-sha256\n    secret: {KEY_BASE64}\n\
-             acl:\n  - id: moves\n    key: mover\n    action: update\n\
-             zone:\n  - domain: lab.test\n    storage: \"{path}\"\n    file: lab.zone\n    acl: moves\n",
-            port = address.port()
-        );
-        fs::write(scratch.join("knot.conf"), config).expect("write knot.conf");
-        let zone = format!(
-            "$ORIGIN lab.test.\n@ 60 SOA ns.lab.test. root.lab.test. 1 3600 900 86400 60\n@ 60 NS ns\n\
-             ns 60 A 127.0.0.1\nweb 60 A {web}\n"
-        );
-        fs::write(scratch.join("lab.zone"), zone).expect("write the zone");
+        let listen = format!("127.0.0.1@{}", address.port());
+        fs::write(scratch.join("knot.conf"), config(scratch.path(), &listen)).expect("write knot.conf");
+        fs::write(scratch.join("lab.zone"), zone(web)).expect("write the zone");
         let child = Command::new(program)
             .arg("-c")
             .arg(scratch.join("knot.conf"))
@@ -71,6 +60,27 @@ impl Drop for Knot {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A configuration whose files are all in `folder`, as the server sees it.
+pub fn config(folder: &Path, listen: &str) -> String {
+    let path = folder.display();
+    format!(
+        "server:\n  rundir: \"{path}\"\n  listen: {listen}\n\
+         database:\n  storage: \"{path}\"\n\
+         key:\n  - id: mover\n    algorithm: hmac-sha256\n    secret: {KEY_BASE64}\n  \
+         - id: stranger\n    algorithm: hmac-sha256\n    secret: {KEY_BASE64}\n\
+         acl:\n  - id: moves\n    key: mover\n    action: update\n\
+         zone:\n  - domain: lab.test\n    storage: \"{path}\"\n    file: lab.zone\n    acl: moves\n"
+    )
+}
+
+/// The zone `lab.test`, with `web` in it.
+pub fn zone(web: Ipv4Addr) -> String {
+    format!(
+        "$ORIGIN lab.test.\n@ 60 SOA ns.lab.test. root.lab.test. 1 3600 900 86400 60\n@ 60 NS ns\n\
+         ns 60 A 127.0.0.1\nweb 60 A {web}\n"
+    )
 }
 
 /// A port that nobody listens at.

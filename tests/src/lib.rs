@@ -27,4 +27,5 @@ pub mod world;
 pub mod hosts;
 pub mod tunnel_world;
 pub mod knot;
+pub mod demo;
 pub mod bench;

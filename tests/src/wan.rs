@@ -181,7 +181,8 @@ impl Wan {
         self.set_links(&[end], profile);
     }
 
-    fn set_links(&self, ends: &[End], profile: WanProfile) {
+    /// The same without a word, for some of them.
+    pub(crate) fn set_links(&self, ends: &[End], profile: WanProfile) {
         let mut lines = String::new();
         for end in ends {
             self.links()[*end as usize].profile = Some(profile);

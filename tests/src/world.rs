@@ -35,6 +35,8 @@ pub struct Plan {
     pub profile: Option<WanProfile>,
     /// A second, fast network between the sites alone, for what the daemons say to each other (S1-10).
     pub control_network: bool,
+    /// Whoever makes it says what the links are like.
+    pub quiet: bool,
     /// More of the host's files for all sites to see, read-only.
     pub shared: Vec<PathBuf>,
 }
@@ -94,7 +96,10 @@ impl World {
         world.join_neighbour();
         world.join_sites();
         if let Some(profile) = plan.profile {
-            world.wan.set(profile);
+            match plan.quiet {
+                true => world.wan.set_links(&End::ALL, profile),
+                false => world.wan.set(profile),
+            }
         }
         Ok(world)
     }

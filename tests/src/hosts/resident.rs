@@ -7,11 +7,12 @@ use migrated::guest::Guest;
 
 use super::Hosts;
 use crate::guest_kit::place::Place;
-use crate::guest_kit::service::Service;
+use crate::guest_kit::service::{Answer, Service};
 use crate::guest_kit::{ADDRESS, GuestKit, Recipe};
 use crate::oracle::image::{Holds, WrittenDisk};
-use crate::oracle::{self, Evidence};
+use crate::oracle::{self, Evidence, Violation};
 use crate::prober::figures::{Figures, Threshold};
+use crate::prober::record::Numbers;
 use crate::prober::{Prober, Watch};
 use crate::requires::Missing;
 use crate::wait::{PATIENCE, wait_for};
@@ -38,6 +39,19 @@ impl Default for Work {
     fn default() -> Self {
         Self { writes_per_s: 50, dirty_mib: 8, pages_per_s: 200 }
     }
+}
+
+/// What a move has done to a guest and its users.
+#[derive(Debug)]
+pub struct Judged {
+    /// What the users felt.
+    pub figures: Figures,
+    /// Everything that is wrong.
+    pub violations: Vec<Violation>,
+    /// Of each disk the highest number that the client heard of.
+    pub acknowledged: Vec<u64>,
+    /// What the guest said of its memory.
+    pub memory: Answer,
 }
 
 /// A guest at work.
@@ -103,6 +117,14 @@ impl Resident {
     /// `there` alone, everything that the client heard of is on that site's disks, and no session was harmed.
     #[track_caller]
     pub fn judge(&self, hosts: &Hosts, there: End, prober: Prober) -> Figures {
+        let judged = self.examine(hosts, there, prober);
+        let found: Vec<String> = judged.violations.iter().map(Violation::to_string).collect();
+        assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
+        judged.figures
+    }
+
+    /// The same, with everything that the oracle finds wrong.
+    pub fn examine(&self, hosts: &Hosts, there: End, prober: Prober) -> Judged {
         let names = [End::SiteA, End::SiteB].map(|end| hosts.site(end).name());
         let states = hosts.states(&self.guest.name);
         let running: Vec<&str> = names
@@ -115,7 +137,8 @@ impl Resident {
             let last = self.service.ask(&format!("writer disk={writer} stop")).number("acknowledged");
             prober.wait_for_number(disk, last);
         }
-        let checked = self.service.ask("check");
+        // What it finds broken is for the oracle to say.
+        let checked = self.service.try_ask("check").unwrap_or_else(|why| Answer::parse(&why));
         let client = prober.finish();
         self.service.ask("poweroff");
         wait_for(PATIENCE, "the guest to be off", || {
@@ -137,8 +160,14 @@ impl Resident {
             expected,
             client: &client,
         };
-        oracle::insist(&evidence, hosts.world.scratch.path());
-        Figures::of(&client, Threshold::default())
+        let violations = oracle::violations(&evidence, hosts.world.scratch.path());
+        let figures = Figures::of(&client, Threshold::default());
+        Judged {
+            figures,
+            violations,
+            acknowledged: client.disks.iter().map(Numbers::highest).collect(),
+            memory: checked,
+        }
     }
 
     /// The image of one of its disks at a site, as the test sees it.

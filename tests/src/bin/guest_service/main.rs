@@ -22,6 +22,7 @@ mod writer;
 mod dirtier;
 mod echo;
 mod power;
+mod switching;
 mod commands;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -38,6 +39,9 @@ use dirtier::Dirtier;
 use writer::Writer;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(switching::WORD) {
+        switching::take_turns();
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -64,6 +68,7 @@ fn serve() -> io::Result<()> {
     let parts = Parts { clock, writers, dirtier: Dirtier::start() };
     listen(ports::COMMANDS, move |stream| commands::answer(&stream, &parts))?;
     power::watch_buttons();
+    switching::start()?;
     say("ready");
     // The first process must not end.
     loop {
