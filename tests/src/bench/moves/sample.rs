@@ -26,6 +26,9 @@ impl Sample {
     pub fn felt(mut self, figures: &Figures) -> Self {
         self.gap_ms = figures.longest_gap_us as f64 / 1e3;
         self.harm = figures.lost_lines + figures.resets + figures.closed;
+        if self.harm > 0 {
+            eprintln!("a session was harmed: {figures:?}");
+        }
         self
     }
 }
