@@ -1,9 +1,11 @@
-//! Side by side: the daemon against `qemu-nbd` and `nbdkit`, and the price of what only the daemon does.
+//! Side by side: the daemon against `qemu-nbd` and `nbdkit`, the price of what only the daemon does, and whole moves
+//! of guests against QEMU's own.
 //!
 //! ```text
 //! bin/bench ─► comparison ─► servers ─► client ─► load            one row a load, pairs interleaved
 //!          └─► costs ──────► (the daemon alone, recording or not)
-//!          both ─► statistics (median of ratios, interval) ─► report ─► bench/RESULTS.md
+//!          ├─► moves ─► ours · stage, peer ─► sample              one world a move, pairs interleaved
+//!          all ─► statistics (median of ratios, interval) ─► report ─► bench/RESULTS.md
 //! ```
 //!
 //! A figure is the median of the ratios of runs that stood next to each other in time, with the interval that
@@ -17,3 +19,4 @@ pub mod servers;
 pub mod comparison;
 pub mod costs;
 pub mod report;
+pub mod moves;

@@ -9,6 +9,7 @@ pub mod scratch;
 pub mod watchdog;
 pub mod program;
 pub mod disk;
+pub mod boot_sector;
 pub mod daemon;
 pub mod lab;
 pub mod numbered;

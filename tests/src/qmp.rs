@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -54,6 +55,21 @@ impl Qmp {
         // Events come before the answer of a later command.
         self.status();
         self.events.iter().filter(|event| event["event"] == name).count()
+    }
+
+    /// Wait, at most `limit`, for an event whose data fits, also one that came before; it is taken, and what came
+    /// before it stays.
+    #[track_caller]
+    pub fn wait_for_event(&mut self, limit: Duration, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let is_wanted = |event: &Value| event["event"] == name && fits(&event["data"]);
+        self.lines.get_ref().set_read_timeout(Some(limit)).expect("set a time limit on a socket");
+        while !self.events.iter().any(is_wanted) {
+            let line = self.line();
+            self.events.push(line);
+        }
+        self.lines.get_ref().set_read_timeout(Some(PATIENCE)).expect("set a time limit on a socket");
+        let at = self.events.iter().position(is_wanted).expect("it was there a moment ago");
+        self.events.remove(at)
     }
 
     fn line(&mut self) -> Value {

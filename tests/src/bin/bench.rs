@@ -1,7 +1,7 @@
 //! `make bench`: measure, and write `bench/RESULTS.md`.
 //!
 //! ```text
-//! bench [--quick] [--only comparison|costs] [--output FILE]
+//! bench [--quick] [--only comparison|costs|moves] [--course lan100|wan20|bradford] [--output FILE]
 //! ```
 //!
 //! `--quick` only shows that everything runs: its figures mean nothing, and it writes nothing unless told
@@ -12,14 +12,19 @@ use std::process::ExitCode;
 
 use tests::bench::comparison::{self, Effort};
 use tests::bench::costs;
-use tests::bench::report::{self, Table};
+use tests::bench::moves::{self, Course};
+use tests::bench::report::{self, Part, Table};
 use tests::bench::servers::Server;
 use tests::lab::Lab;
+use tests::requires::Missing;
+
+const USAGE: &str = "usage: bench [--quick] [--only comparison|costs|moves] [--course NAME] [--output FILE]";
 
 struct Wanted {
     effort: Effort,
     comparison: bool,
     costs: bool,
+    courses: Vec<Course>,
     output: Option<PathBuf>,
 }
 
@@ -27,53 +32,94 @@ fn main() -> ExitCode {
     let wanted = match parse(std::env::args().skip(1)) {
         Ok(wanted) => wanted,
         Err(why) => {
-            eprintln!("{why}\nusage: bench [--quick] [--only comparison|costs] [--output FILE]");
+            eprintln!("{why}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match Lab::with(&["qemu-nbd", "nbdkit", "qemu-img"]) {
-        Ok(lab) => measure(&lab, &wanted),
+    match data_plane(&wanted).and_then(|()| moves(&wanted)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(missing) => {
             eprintln!("cannot measure: {missing}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/RESULTS.md");
-    let mut wanted = Wanted { effort: Effort::FULL, comparison: true, costs: true, output: Some(results) };
+    let mut wanted = Wanted {
+        effort: Effort::FULL,
+        comparison: true,
+        costs: true,
+        courses: vec![Course::lan100(), Course::wan20()],
+        output: Some(results),
+    };
+    let mut named = Vec::new();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--quick" => (wanted.effort, wanted.output) = (Effort::QUICK, None),
-            "--only" => match words.next().as_deref() {
-                Some("comparison") => wanted.costs = false,
-                Some("costs") => wanted.comparison = false,
-                other => return Err(format!("--only takes comparison or costs, not {other:?}")),
-            },
+            "--quick" => {
+                (wanted.effort, wanted.output) = (Effort::QUICK, None);
+                wanted.courses = vec![Course::quick()];
+            }
+            "--only" => {
+                let part = words.next().unwrap_or_default();
+                if !["comparison", "costs", "moves"].contains(&part.as_str()) {
+                    return Err(format!("--only takes comparison, costs or moves, not {part:?}"));
+                }
+                (wanted.comparison, wanted.costs) = (part == "comparison", part == "costs");
+                if part != "moves" {
+                    wanted.courses.clear();
+                }
+            }
+            "--course" => {
+                let name = words.next().ok_or("--course needs a name")?;
+                named.push(Course::named(&name).ok_or(format!("there is no course {name:?}"))?);
+            }
             "--output" => wanted.output = Some(words.next().ok_or("--output needs a file")?.into()),
             other => return Err(format!("{other} is not known")),
         }
     }
+    if !named.is_empty() {
+        wanted.courses = named;
+    }
     Ok(wanted)
 }
 
-fn measure(lab: &Lab, wanted: &Wanted) {
+fn data_plane(wanted: &Wanted) -> Result<(), Missing> {
     let mut tables: Vec<Table> = Vec::new();
+    if !wanted.comparison && !wanted.costs {
+        return Ok(());
+    }
+    let lab = Lab::with(&["qemu-nbd", "nbdkit", "qemu-img"])?;
     if wanted.comparison {
-        let servers = Server::all(lab, wanted.effort.image_bytes);
+        let servers = Server::all(&lab, wanted.effort.image_bytes);
         tables.extend(comparison::run(&servers, wanted.effort));
         tables.push(comparison::second_opinion(&servers, wanted.effort));
     }
     if wanted.costs {
-        tables.push(costs::run(lab, wanted.effort));
+        tables.push(costs::run(&lab, wanted.effort));
     }
-    for table in &tables {
+    tell(wanted, Part::DATA_PLANE, &how(wanted.effort), &tables);
+    Ok(())
+}
+
+fn moves(wanted: &Wanted) -> Result<(), Missing> {
+    let mut tables: Vec<Table> = Vec::new();
+    for course in &wanted.courses {
+        tables.extend(moves::run(course)?);
+    }
+    if !tables.is_empty() {
+        tell(wanted, Part::MOVES, &moves::how(&wanted.courses), &tables);
+    }
+    Ok(())
+}
+
+fn tell(wanted: &Wanted, part: Part, how: &str, tables: &[Table]) {
+    for table in tables {
         println!("{table}");
     }
     if let Some(path) = &wanted.output {
-        report::write(path, &how(wanted.effort), &tables);
+        report::write(path, part, how, tables);
     }
 }
 
