@@ -20,13 +20,13 @@ use super::asking::{Asking, print, refused};
 enum View {
     Bars(Terminal),
     Lines(plain::Pace),
-    Json(json::Pace),
+    Json(Box<json::Pace>),
 }
 
 impl View {
     fn open(asking: Asking<'_>) -> Self {
         if asking.json {
-            return Self::Json(json::Pace::default());
+            return Self::Json(Box::default());
         }
         Terminal::open().map_or_else(|| Self::Lines(plain::Pace::default()), Self::Bars)
     }
