@@ -123,7 +123,7 @@ pub struct Migration {
     pub ram_start_ms: u64,
     /// How long a paused guest may wait before it is given back to the source (M3).
     pub paused_deadline_ms: u64,
-    /// How long a reservation lives without a sign of the source.
+    /// How long a reservation, and the link of a migration, live without a sign of the other host.
     pub lease_ms: u64,
 }
 
@@ -141,7 +141,7 @@ impl Default for Migration {
             max_downtime_ms: 1000,
             ram_start_ms: 2000,
             paused_deadline_ms: 20_000,
-            lease_ms: 30_000,
+            lease_ms: 7_200_000,
         }
     }
 }

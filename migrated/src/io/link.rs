@@ -76,7 +76,7 @@ impl LinkConfig {
             bandwidth_bytes_per_s: config.migration.bandwidth_bytes_per_s,
             versions: (VERSION_MIN, VERSION_MAX),
             hello_within: Duration::from_secs(5),
-            resume_for: Duration::from_secs(24 * 3600),
+            resume_for: Duration::from_millis(config.migration.lease_ms),
         })
     }
 }
