@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -60,8 +61,15 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
     }
     let server = PeerServer::start(channel);
     let writer = server.writer();
-    let mut visit =
-        Visit { site, link, writer, stage: Stage::Nothing, arrival: None, relays: JoinSet::new() };
+    let mut visit = Visit {
+        site,
+        link,
+        writer,
+        stage: Stage::Nothing,
+        arrival: None,
+        relays: JoinSet::new(),
+        replaced: None,
+    };
     let ended = visit.run(server).await;
     visit.leave("the link ended").await;
     ended
@@ -75,6 +83,8 @@ struct Visit {
     stage: Stage,
     arrival: Option<Arrival>,
     relays: JoinSet<()>,
+    /// Told when the source begins anew.
+    replaced: Option<Arc<Notify>>,
 }
 
 impl Visit {
@@ -83,7 +93,14 @@ impl Visit {
             let awaits_memory = self.stage == Stage::Reserved;
             let machine = self.arrival.as_ref().map(|arrival| arrival.machine.clone());
             let watched = machine.clone();
+            let replaced = self.replaced.clone();
             tokio::select! {
+                () = async { replaced.expect("it is there in these stages").notified().await },
+                    if self.replaced.is_some() && self.stage < Stage::Taken =>
+                {
+                    self.give_up("the source began a new migration of this guest", true).await;
+                    return Ok(());
+                }
                 call = server.next() => match call {
                     Some(call) => self.handle(call).await?,
                     None => return Ok(()),
@@ -164,6 +181,7 @@ impl Visit {
             Ok(reserve::Kept::Looked(_)) => unreachable!("only a dry run just looks"),
             Ok(reserve::Kept::Arrival(arrival)) => {
                 let reserved = arrival.reserved.clone();
+                self.replaced = Some(self.site.note_arrival(&arrival.reserve.guest.name, &arrival.source));
                 self.arrival = Some(*arrival);
                 self.stage = Stage::Reserved;
                 Answer::Reserved(reserved)
@@ -228,9 +246,12 @@ impl Visit {
     async fn give_up(&mut self, reason: &str, keep_disks: bool) {
         self.stage = Stage::Over;
         self.relays.abort_all();
+        self.replaced = None;
         if let Some(arrival) = self.arrival.take() {
+            let name = arrival.reserve.guest.name.clone();
             let handle = arrival.handle.clone();
             arrival.give_up(reason, keep_disks).await;
+            self.site.forget_arrival(&name);
             let status = handle.status();
             handle.end(report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]));
         }
@@ -268,6 +289,7 @@ impl Visit {
         let arrival = self.arrival.as_ref().expect("it was taken");
         arrival.start(run).await;
         self.stage = Stage::Running;
+        self.site.forget_arrival(&arrival.reserve.guest.name);
         let _ = self.writer.notice(Notice::Running {}).await;
         let _ = arrival.handle.enter(Phase::Readdress);
         self.relays.abort_all();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
 use tracing::warn;
 use tunnel::Tunnel;
 
@@ -40,6 +41,8 @@ pub struct Site {
     reservations: Mutex<Reservations>,
     /// Addresses of the pool that guests have.
     addresses: Mutex<BTreeMap<Ipv4Addr, String>>,
+    /// Guests that are on their way here, each with its source, and how their visit is told to end.
+    arrivals: Mutex<BTreeMap<String, (String, Arc<Notify>)>>,
     /// Tunnels of moves that have ended, by guest: old connections still go through them.
     paths: tokio::sync::Mutex<BTreeMap<String, Vec<Tunnel>>>,
 }
@@ -60,6 +63,7 @@ impl Site {
             link,
             reservations: Mutex::default(),
             addresses: Mutex::default(),
+            arrivals: Mutex::default(),
             paths: tokio::sync::Mutex::default(),
         })
     }
@@ -182,6 +186,33 @@ impl Site {
 
     fn lock_addresses(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, String>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a guest is on its way from `source`. Its visit is told to end when the source begins anew.
+    pub fn note_arrival(&self, guest: &str, source: &str) -> Arc<Notify> {
+        let replaced = Arc::new(Notify::new());
+        self.lock_arrivals().insert(guest.to_owned(), (source.to_owned(), Arc::clone(&replaced)));
+        replaced
+    }
+
+    /// It is here, or does not come.
+    pub fn forget_arrival(&self, guest: &str) {
+        self.lock_arrivals().remove(guest);
+    }
+
+    /// Ends what an earlier attempt of the same source has left of a guest: the source alone knows which one counts.
+    /// True if there was one.
+    pub fn replace_arrival(&self, guest: &str, source: &str) -> bool {
+        let arrivals = self.lock_arrivals();
+        let earlier = arrivals.get(guest).filter(|(from, _)| from == source);
+        earlier.is_some_and(|(_, replaced)| {
+            replaced.notify_one();
+            true
+        })
+    }
+
+    fn lock_arrivals(&self) -> MutexGuard<'_, BTreeMap<String, (String, Arc<Notify>)>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.

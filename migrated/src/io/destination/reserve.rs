@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::time::{interval, timeout};
 
 use super::arrival::Arrival;
 use super::{incoming_socket, names};
@@ -16,6 +18,10 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::{Reserve, Reserved};
 use crate::status::Status;
+
+/// How long an earlier attempt of the same source may take to be cleared away, and how often that is looked at.
+const CLEARED_WITHIN: Duration = Duration::from_secs(30);
+const CLEARED_EVERY: Duration = Duration::from_millis(50);
 
 /// What came of a reservation.
 pub enum Kept {
@@ -30,6 +36,9 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     let one = |error: anyhow::Error| vec![format!("{error:#}")];
     let guest = &wanted.guest;
     let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
+    if site.replace_arrival(&guest.name, source) {
+        gone(site, &guest.name).await;
+    }
     site.refresh_reservations();
     let asked = Wanted::from(&wanted);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
@@ -67,6 +76,18 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
             Err(one(error))
         }
     }
+}
+
+/// Waits until an earlier attempt is cleared away. If it takes too long, the reasons will say who holds the guest.
+async fn gone(site: &Site, guest: &str) {
+    let mut tick = interval(CLEARED_EVERY);
+    let cleared = async {
+        while site.reservations().get(guest).is_some() {
+            tick.tick().await;
+        }
+    };
+    // Either way it is looked at next.
+    let _ = timeout(CLEARED_WITHIN, cleared).await;
 }
 
 /// What of the guest's addresses cannot follow it here.
