@@ -70,7 +70,7 @@ impl Users {
 pub fn block(status: &Status, users: &Users, now: Duration) -> Vec<String> {
     let mut lines = vec![String::new(), format!("  {}", tty::headline(status))];
     lines.extend(tty::bars(status).iter().map(|bar| {
-        let filled = if bar.total == 0 { 0 } else { (bar.done * BAR / bar.total).min(BAR) };
+        let filled = (bar.done * BAR).checked_div(bar.total).unwrap_or(0).min(BAR);
         let rest = BAR - filled;
         let (filled, rest) = ("#".repeat(filled as usize), "-".repeat(rest as usize));
         format!("  {:<12} [{filled}{rest}] {}", bar.label, bar.message)
