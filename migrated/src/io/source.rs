@@ -281,7 +281,8 @@ impl Run {
                 self.migration.handle(Event::Broken(reason.to_owned()), self.context.now());
             }
             "BLOCK_IO_ERROR" => self.context.warn(format!("a disk of the guest failed: {}", event.fields)),
-            "SHUTDOWN" => self.context.event("the guest is shutting down"),
+            // Later it is we who end what the guest has left here.
+            "SHUTDOWN" if phase < Phase::Commitment => self.context.event("the guest is shutting down"),
             "RESET" => self.context.event("the guest restarted itself"),
             _ => {}
         }

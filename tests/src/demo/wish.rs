@@ -32,7 +32,7 @@ pub struct Wish {
     #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = loss)]
     pub loss_percent: f64,
     /// Size of the guest's disk: a third files of /usr/lib, a third noise, a third empty
-    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u64).range(32..=8192))]
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u64).range(64..=8192))]
     pub disk_mib: u64,
     /// The guest's memory
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(96..=4096))]
@@ -117,7 +117,7 @@ mod tests {
         for (words, reason) in [
             (["--loss-percent", "30"], "beyond that no TCP works"),
             (["--rate-mbit", "0"], "1..=1000"),
-            (["--disk-mib", "8"], "32..=8192"),
+            (["--disk-mib", "8"], "64..=8192"),
         ] {
             let refusal = wish(&words).unwrap_err();
             assert!(refusal.contains(reason), "{refusal}");

@@ -94,8 +94,7 @@ impl Resident {
         hosts.migrated(End::SiteA, &[&["run"], &words[..]].concat()).run();
         let service = Service::at(hosts.client(), ADDRESS);
         service.wait_until_it_answers();
-        let disks = guest.disks.len();
-        for name in &WRITERS[..disks] {
+        for (name, _) in WRITERS.iter().zip(&guest.disks) {
             let order = format!("writer disk={name} rate={} slots={SLOTS}", work.writes_per_s);
             assert!(service.ask(&order).is_ok());
         }

@@ -22,7 +22,6 @@ mod writer;
 mod dirtier;
 mod echo;
 mod power;
-mod switching;
 mod commands;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -39,9 +38,6 @@ use dirtier::Dirtier;
 use writer::Writer;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some(switching::WORD) {
-        switching::take_turns();
-    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -68,7 +64,6 @@ fn serve() -> io::Result<()> {
     let parts = Parts { clock, writers, dirtier: Dirtier::start() };
     listen(ports::COMMANDS, move |stream| commands::answer(&stream, &parts))?;
     power::watch_buttons();
-    switching::start()?;
     say("ready");
     // The first process must not end.
     loop {
