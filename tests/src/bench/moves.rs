@@ -123,7 +123,8 @@ fn series(samples: &[Sample], of: Of) -> Vec<f64> {
 
 fn figures(course: &Course, all: &[Vec<Sample>; 3]) -> Table {
     let title = format!("Moving a guest, {} ({})", course.name, course.link);
-    let head = "who | total, s | on the wire, MB | downtime, ms | longest gap of the client, ms | lost lines, broken sessions | where the time went (last run)";
+    let head = "who | total, s | on the wire, MB | downtime, ms | longest gap of the client, ms \
+                | lost lines, broken sessions | where the time went (last run)";
     let mut table = Table::new(&title, head);
     for (kind, samples) in KINDS.iter().zip(all) {
         let mut row = vec![(*kind).to_owned()];

@@ -1,16 +1,14 @@
 //! Start, death of parts, a new life of the keeper, save and restore, end.
 
-use std::io::Write;
-
 use migrated::guest::Accel;
 use migrated::host::Kvm;
 use migrated::io::host;
 use migrated::io::machine::{DiskRoles, ExitReason, Machine, MachineError, Start, known_guests};
 use migrated::qemu::Accelerator;
 use nix::sys::signal::Signal;
+use tests::boot_sector;
 use tests::program::{children, signal};
 use tests::require;
-use tests::requires::Missing;
 use tests::wait::{PATIENCE, wait_until};
 
 use super::ground::{Ground, Held};
@@ -114,19 +112,13 @@ async fn a_saved_guest_goes_on_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_boot_sector_runs_under_kvm_that_was_asked_for_by_name() {
     let ground = require!(Ground::new());
-    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
-    require!(opened.map_err(|error| Missing::Denied(format!("cannot open /dev/kvm: {error}"))));
+    require!(boot_sector::kvm());
     let mut guest = ground.description("sector");
     guest.boot = None;
     guest.accel = Accel::Kvm;
     // The software that stands in for a processor on some hosts lacks this flag.
     guest.cpu = "qemu64,-pni".into();
-    // Halts, again and again: hlt; jmp back.
-    let mut sector = [0; 512];
-    sector[..3].copy_from_slice(&[0xf4, 0xeb, 0xfd]);
-    sector[510..].copy_from_slice(&[0x55, 0xaa]);
-    let mut image = std::fs::File::options().write(true).open(ground.image("sector")).expect("open an image");
-    image.write_all(&sector).expect("write a boot sector");
+    boot_sector::install(&ground.image("sector"), boot_sector::HALTING);
     let held = ground.start(&guest, Start::Boot).await;
     assert_eq!(held.machine.accelerator(), Accelerator::Kvm);
     assert_eq!(held.machine.state().await.unwrap(), "running");

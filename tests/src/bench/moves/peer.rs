@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! destination: start, nbd-server-start, block-export-add, migrate-incoming
-//! source:      blockdev-mirror (full, write-blocking) ─► ready ─► migrate ─► pre-switchover (the guest stands still)
-//!              block-job-cancel, switch the network    ─► migrate-continue ─► completed
+//! source:      blockdev-mirror (full, write-blocking) ─► ready ─► migrate ─► pre-switchover (the guest is paused)
+//!              block-job-cancel, switch the network ─► migrate-continue ─► completed
 //! destination: block-export-del, nbd-server-stop, cont
 //! ```
 
@@ -19,8 +19,8 @@ use crate::qmp::Qmp;
 use crate::requires::Missing;
 use crate::wan::{End, WanProfile};
 
-use super::sample::{Sample, mb, wire_bytes};
-use super::stage::{LONG, Machine, Stage, switch_network};
+use super::sample::{LONG, Sample, mb, wire_bytes};
+use super::stage::{Machine, Stage, switch_network};
 
 const DISK_PORT: &str = "10809";
 const MEMORY_PORT: &str = "4444";

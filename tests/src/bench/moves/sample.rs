@@ -1,7 +1,12 @@
 //! What one move cost, whoever did it; and how the figures are asked of the record and the router.
 
+use std::time::Duration;
+
 use crate::prober::figures::Figures;
 use crate::wan::{End, Wan};
+
+/// How long one step may take over the slowest link.
+pub const LONG: Duration = Duration::from_secs(1800);
 
 /// One move.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! Where QEMU moves a guest by its own means: the same sites, the same guest, the same command line, plain files.
 //!
 //! ```text
-//! site-a: br0 ── tap0 ═ QEMU      vx0 (joins br0 at the switch) ══ VXLAN over the WAN ══ vx0 ── brl ── tap0 ═ QEMU :site-b
+//! site-a  QEMU ═ tap0 ── br0 ┄┄ (at the switch) ┄┄ vx0 ══ VXLAN over the WAN ══ vx0 ── brl ── tap0 ═ QEMU  site-b
 //! ```
 //!
 //! The guest's network is stretched to the destination, which is what makes its own address live on there without
@@ -10,7 +10,6 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use migrated::guest::Guest;
 use migrated::qemu::{self, Accelerator, Backing, Paths};
@@ -27,8 +26,7 @@ use crate::site::{Inmate, Site};
 use crate::wan::{End, WanProfile};
 use crate::world::World;
 
-/// How long a QEMU may take for one step over the slowest link.
-pub const LONG: Duration = Duration::from_secs(1800);
+use super::sample::LONG;
 
 /// A QEMU and its monitor.
 #[derive(Debug)]
