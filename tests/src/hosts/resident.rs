@@ -81,8 +81,7 @@ impl Resident {
         let service = Service::at(hosts.client(), ADDRESS);
         service.wait_until_it_answers();
         let disks = guest.disks.len();
-        for disk in 0..disks {
-            let name = WRITERS[disk];
+        for name in &WRITERS[..disks] {
             let order = format!("writer disk={name} rate={} slots={SLOTS}", work.writes_per_s);
             assert!(service.ask(&order).is_ok());
         }

@@ -31,7 +31,10 @@ impl Hosts {
         let mut left = Vec::new();
         let clean = found_within(PATIENCE, || {
             left = self.traces(end);
-            left.retain(|trace| !before.contains(trace) && !(keeps_disks && trace.starts_with("image: ")));
+            left.retain(|trace| !before.contains(trace));
+            if keeps_disks {
+                left.retain(|trace| !trace.starts_with("image: "));
+            }
             left.is_empty().then_some(())
         });
         assert!(clean.is_some(), "still at {}:\n{}", self.site(end).name(), left.join("\n"));
