@@ -143,7 +143,9 @@ impl GuestKit {
         let first = initramfs::for_root(&kernel.modules);
         let key = Key::new("fresh 1").text(&format!("{recipe:?}")).text(&description).text(root::INIT);
         let key = key.bytes(&first).file(&kernel.image).file(&service);
-        let fresh = cache::kept(&format!("{}-fresh", recipe.name), &key, |folder| {
+        // A name keeps one version: guests of different shape must not throw each other's away.
+        let kept = format!("{}-{}", recipe.name, guest.disks.len());
+        let fresh = cache::kept(&format!("{kept}-fresh"), &key, |folder| {
             fs::copy(&kernel.image, folder.join("vmlinuz")).expect("copy the guest's kernel");
             fs::write(folder.join("initramfs"), &first).expect("write the guest's first file system");
             fs::write(folder.join("guest.toml"), &description).expect("write the guest's description");
@@ -155,7 +157,7 @@ impl GuestKit {
             .text(&machine::shape(&guest))
             .text("saved 3")
             .text(&Tool::new("qemu-system-x86_64").arg("--version").run());
-        let saved = cache::kept(&format!("{}-saved", recipe.name), &key, |folder| {
+        let saved = cache::kept(&format!("{kept}-saved"), &key, |folder| {
             save(&lab, &guest, &fresh, folder);
         });
         Ok(Self { guest, fresh, saved })

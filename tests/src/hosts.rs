@@ -20,10 +20,14 @@ use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
 pub mod names;
-pub mod resident;
+mod turn;
 pub mod settings;
+pub mod resident;
+pub mod sending;
+pub mod traces;
 
 use settings::Settings;
+use turn::Turn;
 
 /// Two hosts that know each other.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Hosts {
     programs: [PathBuf; 2],
     /// Where they are.
     pub world: World,
+    /// The last to go.
+    _turn: Turn,
 }
 
 impl Hosts {
@@ -48,8 +54,9 @@ impl Hosts {
         let programs = [binaries::migrated()?, binaries::blockd()?];
         plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
         let has_control_network = plan.control_network;
+        let turn = Turn::wait();
         let world = World::with(plan)?;
-        let mut hosts = Self { daemons: [None, None], programs, world };
+        let mut hosts = Self { daemons: [None, None], programs, world, _turn: turn };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -122,28 +129,38 @@ impl Hosts {
         self.migrated(End::SiteA, &["pair", token]).run();
     }
 
-    /// The states of a guest at both hosts, as `list` says them; empty: it is not known there.
+    /// The state of a guest at a host, as `list` says it; empty: it is not known there.
+    pub fn state(&self, end: End, guest: &str) -> String {
+        let list = self.ask(end, &["list"]);
+        let known = list.as_array().into_iter().flatten().find(|known| known["name"] == guest);
+        known.map_or_else(String::new, |known| known["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The states of a guest at both hosts.
     pub fn states(&self, guest: &str) -> [String; 2] {
-        [End::SiteA, End::SiteB].map(|end| {
-            let list = self.ask(end, &["list"]);
-            let known = list.as_array().into_iter().flatten().find(|known| known["name"] == guest);
-            known.map_or_else(String::new, |known| known["state"].as_str().unwrap_or_default().to_owned())
-        })
+        [End::SiteA, End::SiteB].map(|end| self.state(end, guest))
     }
 }
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            for end in [End::SiteA, End::SiteB] {
-                let log = self.log(end);
-                let from = log.lines().count().saturating_sub(60);
-                let lines: Vec<&str> = log.lines().skip(from).collect();
-                eprintln!(
-                    "--- the daemon of {} ended with:\n{}\n---",
-                    self.site(end).name(),
-                    lines.join("\n")
-                );
+        if !std::thread::panicking() {
+            return;
+        }
+        for end in [End::SiteA, End::SiteB] {
+            let site = self.site(end);
+            let last = |what: &str, text: &str, count: usize| {
+                let lines: Vec<&str> = text.lines().collect();
+                let lines = &lines[lines.len().saturating_sub(count)..];
+                eprintln!("--- {what} of {} ended with:\n{}\n---", site.name(), lines.join("\n"));
+            };
+            last("the daemon", &self.log(end), 60);
+            // What the guests' kernels said, and QEMU.
+            for folder in fs::read_dir(site.join("state/guests")).into_iter().flatten().flatten() {
+                for name in ["console.log", "qemu.log"] {
+                    let bytes = fs::read(folder.path().join(name)).unwrap_or_default();
+                    last(name, &String::from_utf8_lossy(&bytes), 40);
+                }
             }
         }
     }

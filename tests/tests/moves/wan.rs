@@ -1,24 +1,59 @@
-//! The main job (S4-01): disk, memory, address and session go over a WAN.
+//! The main job (S4-01): disk, memory, address and sessions go over a WAN, without shared storage (S0-14, S4-03) and
+//! between networks that only routers join (S0-15), and whoever uses the guest does not notice (S4-07, S4-08).
 
-use tests::guest_kit::Recipe;
+use migrated::phase::Phase;
+use tests::guest_kit::place::Place;
+use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
+use tests::prober::{Prober, Watch};
 use tests::require;
 use tests::wan::{End, WanProfile};
-use tests::world::Plan;
 
-fn plan(profile: WanProfile) -> Plan {
-    Plan { profile: Some(profile), ..Plan::default() }
+use crate::{MAIN_JOB, over};
+
+/// S0-22, S2-03, S4-05, S4-06; the neighbour's session: S0-18.
+#[test]
+fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_notice() {
+    let hosts = require!(Hosts::new(over(WanProfile::lan100())));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let neighbour = Prober::start(
+        &Place::beside(hosts.world.lan_a.pid()),
+        &Watch { disks: 0, datagrams_per_s: 0, ..Watch::over(ADDRESS) },
+    );
+    neighbour.wait_for_answers(10);
+    let prober = resident.watch(&hosts);
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    assert!(hosts.processes(End::SiteA, "qemu-system-x86_64").is_empty());
+    prober.wait_for_answers(20);
+    neighbour.wait_for_answers(20);
+    let seen = neighbour.finish();
+    let unanswered = seen.lines.iter().filter(|line| line.answered_us.is_none()).count();
+    assert_eq!((seen.connections.len(), unanswered), (1, 0), "{:?}", seen.connections);
+    assert!(seen.connections[0].lost.is_none(), "{:?}", seen.connections);
+    // The digests of both disks were compared while nobody wrote (S2-43).
+    assert!(report.disks.iter().all(|disk| disk.verified_leaves.is_some()));
+    let figures = resident.judge(&hosts, End::SiteB, prober);
+    println!("{figures:#?}");
 }
 
+/// S4-01, S4-02, S4-05.
 #[test]
-fn a_guest_moves_over_a_fast_link_and_nobody_notices() {
-    let hosts = require!(Hosts::new(plan(WanProfile::lan100())));
+fn a_guest_moves_over_a_thin_long_lossy_link_and_its_sessions_live() {
+    let hosts = require!(Hosts::new(over(WanProfile::wan20())));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
-    let sent = hosts.migrated(End::SiteA, &["send", "--wan", "web", "site-b"]).run();
-    println!("{sent}");
+    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    sending.wait_for(Phase::Bulk);
+    // The guest works on while its disk goes, and while its memory goes.
+    prober.wait_for_answers(5);
+    sending.wait_for(Phase::PreCopy);
+    prober.wait_for_answers(5);
+    let report = sending.end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
+    assert!(report.disks[0].deltas_total > 0, "writes were recorded while the disk went");
+    assert!(report.ram.passes > 0 && report.ram.sent_bytes > 0);
     prober.wait_for_answers(20);
     let figures = resident.judge(&hosts, End::SiteB, prober);
     println!("{figures:#?}");

@@ -22,6 +22,7 @@ mod writer;
 mod dirtier;
 mod echo;
 mod power;
+mod turns;
 mod commands;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -29,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::{io, iter};
+use std::{env, io, iter};
 
 use clock::Clock;
 use commands::Parts;
@@ -38,6 +39,9 @@ use dirtier::Dirtier;
 use writer::Writer;
 
 fn main() -> ExitCode {
+    if env::args().nth(1).is_some_and(|word| word == turns::WORD) {
+        turns::take();
+    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -64,6 +68,7 @@ fn serve() -> io::Result<()> {
     let parts = Parts { clock, writers, dirtier: Dirtier::start() };
     listen(ports::COMMANDS, move |stream| commands::answer(&stream, &parts))?;
     power::watch_buttons();
+    let _turns = turns::start()?;
     say("ready");
     // The first process must not end.
     loop {

@@ -1,0 +1,76 @@
+//! Other guests, and another way to send them: two disks, paused, without an address.
+
+use migrated::guest::Guest;
+use migrated::phase::Phase;
+use tests::guest_kit::place::Place;
+use tests::guest_kit::service::Service;
+use tests::guest_kit::{ADDRESS, Recipe};
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::require;
+use tests::scratch::first_difference;
+use tests::wan::End;
+use tests::world::Plan;
+
+use crate::MAIN_JOB;
+
+/// The oracle asks for every write of both (S4-29: the guest goes on only when all of them are there).
+#[test]
+fn a_guest_with_two_disks_moves_with_both() {
+    let hosts = require!(Hosts::new(Plan::default()));
+    let recipe = Recipe { second_disk_mib: Some(32), ..Recipe::default() };
+    let resident = require!(Resident::start(&hosts, &recipe, Work::default()));
+    let prober = resident.watch(&hosts);
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    let verified: Vec<bool> = report.disks.iter().map(|disk| disk.verified_leaves.is_some()).collect();
+    assert_eq!(verified, [true, true]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// S2-20, S4-06: at the moment at which it has arrived both images are the same, byte for byte (S2-43).
+#[test]
+fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there() {
+    let hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    hosts.migrated(End::SiteA, &["pause", "web"]).run();
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "paused"]);
+    assert_eq!(report.downtime_ms, None, "it was never paused by the move");
+    let images = [End::SiteA, End::SiteB].map(|end| resident.image(&hosts, end, 0));
+    assert_eq!(first_difference(&images[0], &images[1]), None);
+    hosts.migrated(End::SiteB, &["resume", "web"]).run();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// Within one layer 2 the guest's address needs no help: no tunnel is made.
+#[test]
+fn a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel() {
+    let hosts = require!(Hosts::new(Plan::default()));
+    let anonymous = |mut guest: Guest| {
+        guest.nics[0].address = None;
+        guest
+    };
+    let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), anonymous));
+    let links = hosts.traces(End::SiteB);
+    let report = hosts.send(End::SiteA, &["web", "site-b"]).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    assert!(report.phases.iter().any(|(phase, _)| *phase == Phase::StopAndCopy));
+    assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.tunnels(end)), [[], []] as [[String; 0]; 2]);
+    let is_new = |trace: &String| trace.starts_with("network: ") && !links.contains(trace);
+    let made: Vec<String> = hosts.traces(End::SiteB).into_iter().filter(is_new).collect();
+    assert!(made.iter().all(|trace| !trace.contains(&ADDRESS.to_string())), "{made:?}");
+    // The router that the guest knows, as a shared layer 2 would have it.
+    hosts
+        .site(End::SiteB)
+        .shell("ip link set br0 address 02:00:0a:01:00:01; ip addr add 10.1.0.1/24 dev br0");
+    let there = Service::at(Place::beside(hosts.site(End::SiteB).pid()), ADDRESS);
+    there.wait_until_it_answers();
+    assert!(there.ask("writer disk=a stop").number("acknowledged") > 0);
+    there.ask("check");
+    assert_eq!(resident.guest.nics.len(), 1);
+}

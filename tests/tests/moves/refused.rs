@@ -1,0 +1,82 @@
+//! What is refused before anything is started, with every reason at once (S0-25).
+
+use migrated::api::FailureCode;
+use migrated::guest::Guest;
+use migrated::phase::{Outcome, Phase};
+use tests::guest_kit::Recipe;
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
+use tests::require;
+use tests::wan::End;
+use tests::world::Plan;
+
+use crate::{MAIN_JOB, SLOWLY};
+
+/// No room for memory, none for the disk, and nobody who could change the guest's name.
+#[test]
+fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched() {
+    let limits_b = "memory_mib = 64\ndisk_reserve_mib = 1000000000".to_owned();
+    let hosts = require!(Hosts::with(Plan::default(), &Settings { limits_b, ..Settings::default() }));
+    let named = |mut guest: Guest| {
+        guest.nics[0].dns_name = Some("web.example.org".to_owned());
+        guest
+    };
+    let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
+    let prober = resident.watch(&hosts);
+    let before = [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().stayed(Outcome::Refused);
+    let reasons = report.reasons.join("\n");
+    for reason in ["memory: 128 MiB are needed", "disk: ", "dns: "] {
+        assert!(reasons.contains(reason), "no {reason:?} in {reasons}");
+    }
+    // Not one byte of disk or memory went over.
+    assert!(report.phases.iter().all(|(phase, _)| !matches!(phase, Phase::Bulk | Phase::PreCopy)));
+    assert_eq!(report.ram.sent_bytes, 0);
+    let looked = hosts.migrated(End::SiteA, &["send", "--dry-run", "--wan", "web", "site-b"]).refused();
+    assert!(looked.contains("memory: ") && looked.contains("disk: "), "{looked}");
+    assert_eq!(hosts.states("web"), ["running", ""]);
+    assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.traces(end)), before);
+    prober.wait_for_answers(10);
+    resident.judge(&hosts, End::SiteA, prober);
+}
+
+/// S0-08, S0-26, S0-27, S0-28, S0-36.
+#[test]
+fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
+    let mut hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let refused = |hosts: &Hosts, words: &[&str], code: FailureCode, says: &str| {
+        let failure = hosts.send(End::SiteA, words).end().refused();
+        assert_eq!(failure.code, code, "{words:?}: {failure}");
+        assert!(failure.message.contains(says), "{words:?}: {failure}");
+        assert!(!failure.hint.is_empty(), "{words:?}: {failure}");
+    };
+    refused(&hosts, &["--wan", "web", "site-a"], FailureCode::Conflict, "this host");
+    refused(&hosts, &["--wan", "web", "atlantis"], FailureCode::NotFound, "\"atlantis\"");
+    refused(&hosts, &["--wan", "nobody", "site-b"], FailureCode::NotFound, "\"nobody\"");
+    let nonsense = hosts.migrated(End::SiteA, &["send", "web"]).output();
+    assert_eq!(nonsense.status.code(), Some(2), "{nonsense:?}");
+
+    // A second one while the first is under way.
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY].concat());
+    let id = sending.wait_for(Phase::Bulk).id;
+    refused(&hosts, &MAIN_JOB, FailureCode::Conflict, &id);
+    assert_eq!(hosts.states("web"), ["migrating", "incoming"]);
+    hosts.migrated(End::SiteA, &["cancel", &id]).run();
+    sending.end().stayed(Outcome::Cancelled);
+
+    // Nobody is there.
+    hosts.daemon(End::SiteB).kill();
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().stayed(Outcome::Refused);
+    assert!(
+        report.reasons.iter().any(|reason| reason.contains("site-b") || reason.contains("192.0.2.5")),
+        "{:?}",
+        report.reasons
+    );
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    resident.service.wait_until_it_answers();
+
+    hosts.migrated(End::SiteA, &["stop", "web", "--now"]).run();
+    refused(&hosts, &MAIN_JOB, FailureCode::Conflict, "stopped");
+}

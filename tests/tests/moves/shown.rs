@@ -1,0 +1,81 @@
+//! A move in the background, and what can be asked of it (S2-22, S2-24).
+
+use migrated::phase::{Outcome, Phase};
+use migrated::report::Report;
+use migrated::status::Status;
+use tests::guest_kit::Recipe;
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
+use tests::require;
+use tests::wait::{PATIENCE, wait_for};
+use tests::wan::End;
+use tests::world::Plan;
+
+use crate::MAIN_JOB;
+
+/// The phases of a move that succeeds, in order (S3-25).
+const PHASES: [Phase; 10] = [
+    Phase::PreMigration,
+    Phase::Connect,
+    Phase::Reservation,
+    Phase::Bulk,
+    Phase::PreCopy,
+    Phase::StopAndCopy,
+    Phase::Commitment,
+    Phase::Resume,
+    Phase::Readdress,
+    Phase::Done,
+];
+
+fn status(hosts: &Hosts, end: End, id: &str) -> Status {
+    let [found]: [Status; 1] =
+        serde_json::from_value(hosts.ask(end, &["status", id])).expect("one migration has this number");
+    found
+}
+
+fn when(report: &Report, what: &str) -> usize {
+    let found = report.events.iter().position(|(_, event)| event.contains(what));
+    found.unwrap_or_else(|| panic!("no {what:?} in {:?}", report.events))
+}
+
+#[test]
+fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
+    let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let words = [&["send", "-d"], &MAIN_JOB[..], &["--bandwidth", "2MB"]].concat();
+    let answer = hosts.ask(End::SiteA, &words);
+    let id = answer["migration"].as_str().expect("a move has a number");
+    // The prompt is back, and the move goes on.
+    let running = wait_for(PATIENCE, "the disk to go", || {
+        let now = status(&hosts, End::SiteA, id);
+        (now.phase == Phase::Bulk && !now.disks.is_empty()).then_some(now)
+    });
+    assert_eq!((running.outcome, running.guest.as_str(), running.incoming), (None, "web", false));
+    let mirrored = wait_for(PATIENCE, "the destination to show it too", || {
+        Some(status(&hosts, End::SiteB, id)).filter(|there| !there.disks.is_empty())
+    });
+    assert!(mirrored.incoming);
+    let page = hosts.migrated(End::SiteA, &["status", id]).run();
+    assert!(page.contains("site-a -> site-b") && page.contains(id), "{page}");
+    let watched = hosts.migrated(End::SiteA, &["status", id, "--watch"]).output();
+    assert_eq!(watched.status.code(), Some(0), "{watched:?}");
+
+    // Asked again afterwards it has the report, as JSON and as text.
+    let ended = status(&hosts, End::SiteA, id);
+    assert_eq!((ended.phase, ended.outcome), (Phase::Done, Some(Outcome::Moved)));
+    let report = ended.report.expect("the report is kept");
+    let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
+    assert_eq!(phases, PHASES);
+    assert!(report.events.is_sorted_by_key(|(at_ms, _)| *at_ms), "{:?}", report.events);
+    let order =
+        ["tunnel: up", "the guest is paused", "the guest is up at the destination", "phase readdress"];
+    let order = order.map(|what| when(&report, what));
+    assert!(order.is_sorted(), "S4-20: {order:?} in {:?}", report.events);
+    // M7, S3-36: taken only when disks and memory have arrived and the source's tap is down.
+    let releasing = when(&report, "releasing is journalled");
+    assert!(when(&report, "sealed") < releasing && when(&report, "taps are down here") < releasing);
+    let page = hosts.migrated(End::SiteA, &["status", id]).run();
+    assert!(page.contains("web moved from site-a to site-b") && page.contains("downtime"), "{page}");
+    resident.service.wait_until_it_answers();
+}
