@@ -1,9 +1,10 @@
 //! `make bench`: measure, and write `bench/RESULTS.md`.
 //!
 //! ```text
-//! bench [--quick] [--only comparison|costs|moves] [--course lan100|wan20|bradford] [--output FILE]
+//! bench [--quick] [--only comparison|costs|moves] [--course lan100|wan20|bradford] [--pairs N] [--output FILE]
 //! ```
 //!
+//! `--course` and `--pairs` are about moves: which of them, and how often.
 //! `--quick` only shows that everything runs: its figures mean nothing, and it writes nothing unless told
 //! where to.
 
@@ -18,7 +19,8 @@ use tests::bench::servers::Server;
 use tests::lab::Lab;
 use tests::requires::Missing;
 
-const USAGE: &str = "usage: bench [--quick] [--only comparison|costs|moves] [--course NAME] [--output FILE]";
+const USAGE: &str =
+    "usage: bench [--quick] [--only comparison|costs|moves] [--course NAME] [--pairs N] [--output FILE]";
 
 struct Wanted {
     effort: Effort,
@@ -54,7 +56,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
         courses: vec![Course::lan100(), Course::wan20()],
         output: Some(results),
     };
-    let mut named = Vec::new();
+    let (mut named, mut pairs) = (Vec::new(), None);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--quick" => {
@@ -75,12 +77,19 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
                 let name = words.next().ok_or("--course needs a name")?;
                 named.push(Course::named(&name).ok_or(format!("there is no course {name:?}"))?);
             }
+            "--pairs" => {
+                let count = words.next().and_then(|word| word.parse().ok()).filter(|count| *count > 0);
+                pairs = Some(count.ok_or("--pairs needs a number")?);
+            }
             "--output" => wanted.output = Some(words.next().ok_or("--output needs a file")?.into()),
             other => return Err(format!("{other} is not known")),
         }
     }
     if !named.is_empty() {
         wanted.courses = named;
+    }
+    for course in &mut wanted.courses {
+        course.pairs = pairs.unwrap_or(course.pairs);
     }
     Ok(wanted)
 }
