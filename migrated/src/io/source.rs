@@ -152,7 +152,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>) {
         run.account.ask_disks(&context).await;
     }
     let report = run.account.report(&context, outcome, run.migration.reasons());
-    settle(&context, &claim, outcome);
+    settle(&context, &claim, outcome).await;
     let link = context.known().link.take();
     context.end_tasks();
     if let Some(link) = link {
@@ -162,10 +162,12 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>) {
 }
 
 /// Writes down where the guest is now.
-fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome) {
+async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome) {
     if outcome == Outcome::Moved {
         let (to, generation) = (context.peer.name.clone(), context.known().generation);
         claim.set_machine(None);
+        let tunnels = std::mem::take(&mut context.known().tunnels);
+        context.site.keep_paths(&context.guest.name, tunnels).await;
         let kept = claim.keep(|record| {
             record.moved_to = Some(to);
             record.generation = generation;

@@ -104,6 +104,7 @@ pub async fn switch(context: &Arc<Context>) -> Result<()> {
             .context("the destination cannot take the packets")
     };
     let here = async {
+        context.site.leave_old_paths(&context.guest.name).await.context("cannot leave the tunnel of an earlier move")?;
         for tunnel in &tunnels {
             tunnel.switch().await.context("cannot turn the guest's packets into the tunnel")?;
         }
@@ -123,14 +124,19 @@ pub async fn switch_back(context: &Arc<Context>) -> Result<()> {
     for tunnel in &tunnels {
         tunnel.switch_back().await.context("cannot turn the guest's packets back")?;
     }
-    Ok(())
+    context.site.resume_old_paths(&context.guest.name).await.context("cannot take up the tunnel of an earlier move")
 }
 
-/// Removes the tunnels here.
+/// Removes the tunnels here, also one whose making was stopped half-way.
 pub async fn remove(context: &Arc<Context>) -> Result<()> {
     let tunnels = std::mem::take(&mut context.known().tunnels);
     for tunnel in &tunnels {
         tunnel.remove().await.context("cannot remove a tunnel")?;
+    }
+    let first = tunnel_number(context.handle.id());
+    let cards = context.guest.nics.iter().filter(|nic| context.options.wan && nic.address.is_some());
+    for (number, _) in (first..).zip(cards) {
+        tunnel::remove_leftovers(number).await.context("cannot remove what is left of a tunnel")?;
     }
     Ok(())
 }
