@@ -20,7 +20,7 @@ const PAGES_PER_S_MAX: u32 = 200;
 /// Needs root (network namespaces). Sets up two sites, a router with tc netem between them, a client, a name server
 /// and a QEMU guest; moves the guest; and says what became of it. Nothing of it is left afterwards.
 #[derive(Debug, Clone, PartialEq, Parser, Serialize)]
-#[command(name = "demo", bin_name = "make demo ARGS=\"…\"", max_term_width = 100)]
+#[command(name = "demo", override_usage = "make demo ARGS=\"[OPTIONS]\"", max_term_width = 100)]
 pub struct Wish {
     /// Rate of each link, in Mbit/s
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
