@@ -50,7 +50,7 @@ pub async fn serve(site: Arc<Site>, link: Link) {
     let source = link.peer().to_owned();
     match visit(site, link).await {
         Ok(()) => tracing::debug!(source, "the link ended"),
-        Err(error) => tracing::warn!(source, "the link ended: {error:#}"),
+        Err(error) => tracing::info!(source, "the link ended: {error:#}"),
     }
 }
 

@@ -100,7 +100,7 @@ async fn listen<R: AsyncRead + Unpin>(mut reader: R, waiting: Waiting, notices: 
         }
     };
     if let Some(error) = error {
-        tracing::warn!(%error, "the control channel ended");
+        tracing::debug!(%error, "the control channel ended");
     }
     // Every caller's half is dropped here, and so it is told.
     lock(&waiting).take();
@@ -133,7 +133,7 @@ impl PeerServer {
                         }
                     }
                     Ok(None) => return,
-                    Err(error) => return tracing::warn!(%error, "the control channel ended"),
+                    Err(error) => return tracing::debug!(%error, "the control channel ended"),
                 }
             }
         });

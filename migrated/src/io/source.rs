@@ -30,6 +30,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::{Failure, FailureCode, Send};
 use crate::io::machine::Machine;
+use crate::io::qmp::QmpError;
 use crate::io::registry::{Claim, Task};
 use crate::io::site::Site;
 use crate::journal::Step;
@@ -129,12 +130,19 @@ async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ende
     Ok(Ended::Done)
 }
 
+/// True where an operation failed for no other reason than that QEMU has ended.
+fn has_lost_qemu(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(QmpError::Closed { .. })))
+}
+
 /// One migration, while it runs.
 struct Run {
     context: Arc<Context>,
     migration: Migration,
     operations: JoinSet<(Op, Result<Ended>)>,
     account: Account,
+    /// QEMU said that the guest is shutting down.
+    has_shut_down: bool,
 }
 
 async fn run(context: Arc<Context>, claim: Claim<Machine>) {
@@ -145,6 +153,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>) {
         migration,
         operations: JoinSet::new(),
         account: Account::default(),
+        has_shut_down: false,
     };
     run.until_final().await;
     let outcome = run.migration.outcome().expect("it has ended");
@@ -205,6 +214,10 @@ impl Run {
                 }
                 () = context.machine.qmp().closed(), if !has_closed => {
                     has_closed = true;
+                    // Its last words say why.
+                    while let Ok(event) = qemu.try_recv() {
+                        self.handle_qemu(Ok(event));
+                    }
                     self.handle_end_of_qemu();
                 }
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.migration.handle_timeout(context.now()),
@@ -252,6 +265,10 @@ impl Run {
         let event = match ended {
             Ok((op, Ok(Ended::Done))) => Event::Finished(op),
             Ok((_, Ok(Ended::Verdict(taken)))) => Event::Verdict { taken },
+            // Who hears that QEMU has ended says why.
+            Ok((_, Err(error))) if has_lost_qemu(&error) && self.migration.phase() <= Phase::StopAndCopy => {
+                return;
+            }
             Ok((op, Err(error))) => {
                 self.context.event(format!("{op:?} failed: {error:#}"));
                 Event::Failed(op, format!("{error:#}"))
@@ -284,7 +301,10 @@ impl Run {
             }
             "BLOCK_IO_ERROR" => self.context.warn(format!("a disk of the guest failed: {}", event.fields)),
             // Later it is we who end what the guest has left here.
-            "SHUTDOWN" if phase < Phase::Commitment => self.context.event("the guest is shutting down"),
+            "SHUTDOWN" if phase < Phase::Commitment => {
+                self.has_shut_down = true;
+                self.context.event("the guest is shutting down");
+            }
             "RESET" => self.context.event("the guest restarted itself"),
             _ => {}
         }
@@ -306,8 +326,10 @@ impl Run {
     fn handle_end_of_qemu(&mut self) {
         // After the guest has moved that is what is wanted.
         if self.migration.phase() <= Phase::StopAndCopy {
-            let reason =
-                "the guest's QEMU has ended: the guest was shut down, or QEMU failed; its log says more";
+            let reason = match self.has_shut_down {
+                true => "the guest has shut itself down",
+                false => "the guest's QEMU has ended; its log says more",
+            };
             self.migration.handle(Event::Broken(reason.to_owned()), self.context.now());
         }
     }

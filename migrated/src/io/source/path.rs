@@ -104,7 +104,11 @@ pub async fn switch(context: &Arc<Context>) -> Result<()> {
             .context("the destination cannot take the packets")
     };
     let here = async {
-        context.site.leave_old_paths(&context.guest.name).await.context("cannot leave the tunnel of an earlier move")?;
+        context
+            .site
+            .leave_old_paths(&context.guest.name)
+            .await
+            .context("cannot leave the tunnel of an earlier move")?;
         for tunnel in &tunnels {
             tunnel.switch().await.context("cannot turn the guest's packets into the tunnel")?;
         }
@@ -124,7 +128,11 @@ pub async fn switch_back(context: &Arc<Context>) -> Result<()> {
     for tunnel in &tunnels {
         tunnel.switch_back().await.context("cannot turn the guest's packets back")?;
     }
-    context.site.resume_old_paths(&context.guest.name).await.context("cannot take up the tunnel of an earlier move")
+    context
+        .site
+        .resume_old_paths(&context.guest.name)
+        .await
+        .context("cannot take up the tunnel of an earlier move")
 }
 
 /// Removes the tunnels here, also one whose making was stopped half-way.

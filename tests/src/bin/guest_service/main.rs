@@ -22,7 +22,6 @@ mod writer;
 mod dirtier;
 mod echo;
 mod power;
-mod turns;
 mod commands;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -30,7 +29,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::{env, io, iter};
+use std::{io, iter};
 
 use clock::Clock;
 use commands::Parts;
@@ -39,9 +38,6 @@ use dirtier::Dirtier;
 use writer::Writer;
 
 fn main() -> ExitCode {
-    if env::args().nth(1).is_some_and(|word| word == turns::WORD) {
-        turns::take();
-    }
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -68,7 +64,6 @@ fn serve() -> io::Result<()> {
     let parts = Parts { clock, writers, dirtier: Dirtier::start() };
     listen(ports::COMMANDS, move |stream| commands::answer(&stream, &parts))?;
     power::watch_buttons();
-    let _turns = turns::start()?;
     say("ready");
     // The first process must not end.
     loop {
