@@ -100,6 +100,13 @@ pub fn last_step(records: &[Record], migration: &str) -> Option<Step> {
     records.iter().rev().find(|record| record.migration == migration).map(|record| record.step)
 }
 
+/// The promise by which a guest may be, or is, at another host: the last word on it is *releasing* or *released*. As
+/// long as it is, the guest must not run here (M2).
+pub fn handed_over<'a>(records: &'a [Record], guest: &str) -> Option<&'a Record> {
+    let last = records.iter().rev().find(|record| record.guest == guest)?;
+    matches!(last.step, Step::Releasing | Step::Released).then_some(last)
+}
+
 /// Whether a destination that has these records has taken the guest in this migration. None: it has promised neither
 /// that nor the opposite.
 pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
@@ -152,6 +159,16 @@ mod tests {
             both[at] ^= 1;
             assert_eq!(decode(&both).unwrap_err().line, 1, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_may_be_elsewhere_is_known_until_the_last_word_is_another() {
+        let records = [record(Step::Begun), record(Step::Releasing)];
+        assert_eq!(handed_over(&records[..1], "web"), None);
+        assert_eq!(handed_over(&records, "web").map(|record| record.step), Some(Step::Releasing));
+        assert_eq!(handed_over(&records, "other"), None);
+        let back = [record(Step::Releasing), record(Step::RolledBack)];
+        assert_eq!(handed_over(&back, "web"), None);
     }
 
     #[test]

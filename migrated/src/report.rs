@@ -50,8 +50,6 @@ pub struct Report {
 pub struct LinkReport {
     /// Bytes sent, all channels and framing.
     pub sent_bytes: u64,
-    /// Bytes received.
-    pub received_bytes: u64,
     /// Smallest round trip in microseconds.
     pub rtt_min_us: u64,
     /// Best goodput in bytes a second.

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use crate::journal::{Damaged, Record, Step, decode, encode, last_step, verdict};
+use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, last_step, verdict};
 
 /// Why there is no journal, or no record in it.
 #[derive(Debug, Error)]
@@ -115,6 +115,11 @@ impl JournalFile {
     /// Whether this host, as a destination, has taken the guest.
     pub fn verdict(&self, migration: &str) -> Option<bool> {
         verdict(&self.lock().records, migration)
+    }
+
+    /// The promise by which a guest may be at another host, if there is one.
+    pub fn handed_over(&self, guest: &str) -> Option<Record> {
+        handed_over(&self.lock().records, guest).cloned()
     }
 
     /// All records, oldest first.

@@ -74,7 +74,17 @@ impl Site {
             let name = &known.record.guest.name;
             let Ok(claim) = self.guests.claim(name, Task::Start) else { continue };
             match Machine::adopt(&self.config, &known.record.guest).await {
-                Ok(Some(machine)) => self.tend(&claim, machine),
+                Ok(Some(machine)) => {
+                    self.tend(&claim, machine);
+                    if let Some(promise) = self.journal.handed_over(name) {
+                        let (peer, migration) = (&promise.peer, &promise.migration);
+                        warn!(
+                            guest = name,
+                            peer, migration, "this guest may run at another host; it stays paused"
+                        );
+                        claim.set_trouble(&format!("it may run at {peer}: {migration} was handing it over"));
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => {
                     warn!(guest = name, %error, "cannot tell whether this guest runs");

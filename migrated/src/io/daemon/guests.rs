@@ -67,6 +67,17 @@ pub async fn stop(site: &Site, name: &str, now: bool, save: Option<&Path>) -> An
 pub async fn pause(site: &Site, name: &str, paused: bool) -> Answer {
     let claim = site.guests.claim(name, Task::Pause)?;
     let machine = claim.machine()?;
+    if let (false, Some(promise)) = (paused, site.journal.handed_over(name)) {
+        let message = format!(
+            "guest {name:?} may run at {:?}: migration {} was handing it over when this daemon ended",
+            promise.peer, promise.migration
+        );
+        let hint = format!(
+            "look at {:?} by `migrated list`; two of one guest would destroy its disks",
+            promise.peer
+        );
+        return Err(Failure::new(FailureCode::Conflict, message, hint));
+    }
     let done = if paused { machine.pause().await } else { machine.cont().await };
     done.map_err(|error| failed(&error))?;
     answered(claim).await

@@ -50,7 +50,9 @@ impl Account {
         let downtime = known.paused_at.zip(known.running_at).map(|(paused, running)| running - paused);
         let final_pass = downtime.filter(|_| outcome == Outcome::Moved);
         let end = known.running_at.map_or(now, |at| at - context.begun);
-        let raw_at_pause = self.ram_raw_at_pause.unwrap_or(status.ram.raw_bytes);
+        let looked = (status.ram.raw_bytes, status.ram.sent_bytes);
+        let (ram_raw, ram_sent) = known.ram.as_ref().map_or(looked, |ram| ram.bytes());
+        let raw_at_pause = self.ram_raw_at_pause.unwrap_or(ram_raw);
         Report {
             id: context.handle.id().to_owned(),
             guest: context.guest.name.clone(),
@@ -66,13 +68,13 @@ impl Account {
             downtime_error_ms: status.link.rtt_us.div_ceil(2000),
             predicted_downtime_ms: status.predicted_downtime_ms,
             blackout_round_trips: known.round_trips,
-            link: link_report(&status, known.received_bytes),
+            link: link_report(&status, &known),
             ram: RamReport {
                 total_bytes: status.ram.total_bytes,
-                raw_bytes: status.ram.raw_bytes,
-                sent_bytes: status.ram.sent_bytes,
+                raw_bytes: ram_raw,
+                sent_bytes: ram_sent,
                 passes: status.ram.passes,
-                final_pass_bytes: final_pass.map_or(0, |_| status.ram.raw_bytes.saturating_sub(raw_at_pause)),
+                final_pass_bytes: final_pass.map_or(0, |_| ram_raw.saturating_sub(raw_at_pause)),
                 final_pass_ms: known.final_pass_ms,
             },
             disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known, now)).collect(),
@@ -111,12 +113,13 @@ impl Account {
     }
 }
 
-fn link_report(status: &Status, received_bytes: u64) -> LinkReport {
-    LinkReport {
-        sent_bytes: status.link.sent_bytes,
-        received_bytes,
-        rtt_min_us: status.link.rtt_us,
-        goodput_bytes_per_s: status.link.goodput_bytes_per_s,
-        congestion_control: status.link.congestion_control.clone(),
-    }
+fn link_report(status: &Status, known: &Known) -> LinkReport {
+    // Asked now, where it is still there: the last look may be a while ago.
+    let link = known.link.as_ref().map_or_else(|| status.link.clone(), |link| link.status());
+    let (rtt_min_us, goodput_bytes_per_s) = known
+        .link_best
+        .filter(|(rtt_us, _)| *rtt_us != u64::MAX)
+        .unwrap_or((link.rtt_us, link.goodput_bytes_per_s));
+    let congestion_control = link.congestion_control;
+    LinkReport { sent_bytes: link.sent_bytes, rtt_min_us, goodput_bytes_per_s, congestion_control }
 }

@@ -99,8 +99,8 @@ pub struct Known {
     pub running_at: Option<Instant>,
     /// Milliseconds from the pause until QEMU had sent the last memory.
     pub final_pass_ms: u64,
-    /// Bytes that came back over the link.
-    pub received_bytes: u64,
+    /// Smallest round trip and best goodput of the link that were seen.
+    pub link_best: Option<(u64, u64)>,
     /// Round trips that were waited for while the guest was paused.
     pub round_trips: u32,
     /// When each disk's seal was through.

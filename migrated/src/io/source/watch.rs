@@ -84,6 +84,11 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     if let Some(link) = &link {
         sample.goodput_bytes_per_s = link.goodput_bytes_per_s;
         sample.rtt = Duration::from_micros(link.rtt_us);
+        let mut known = context.known();
+        let (rtt_us, goodput) = known.link_best.unwrap_or((u64::MAX, 0));
+        // 0: not known yet.
+        let rtt_us = if link.rtt_us == 0 { rtt_us } else { rtt_us.min(link.rtt_us) };
+        known.link_best = Some((rtt_us, goodput.max(link.goodput_bytes_per_s)));
     }
     let prediction = predict(&sample);
     if phase == Phase::PreCopy {
