@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::{Value, json};
 use tests::program::Program;
@@ -16,17 +17,23 @@ use tests::{binaries, require, requires};
 /// A daemon on an empty host.
 struct Site {
     program: PathBuf,
-    scratch: Scratch,
+    // Before the files: what it said is printed when a test fails.
     daemon: Option<Program>,
+    scratch: Scratch,
 }
+
+/// Hosts of this test program so far.
+static COUNT: AtomicU8 = AtomicU8::new(1);
 
 impl Site {
     fn described(program: PathBuf) -> Self {
         let scratch = Scratch::new();
         let site = Self { program, scratch, daemon: None };
         let folder = |name: &str| site.scratch.join(name).display().to_string();
+        // The tests run beside each other: each has an address of its own.
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let text = format!(
-            "name = \"site-a\"\nlisten = \"127.77.1.1:7070\"\nstate_dir = {:?}\nruntime_dir = {:?}\n",
+            "name = \"site-a\"\nlisten = \"127.77.{number}.1:7070\"\nstate_dir = {:?}\nruntime_dir = {:?}\n",
             folder("state"),
             folder("run")
         );

@@ -101,6 +101,18 @@ async fn a_guest_moves_with_its_disk_and_its_memory() {
     here.assert_clean("mover");
 }
 
+/// A device that was plugged in or out meanwhile would be missing at the destination, or be there alone.
+async fn insist_that_nothing_is_plugged(source: &Qmp) {
+    let plugs = [
+        ("device_add", json!({ "driver": "virtio-balloon-pci", "id": "late" })),
+        ("device_del", json!({ "id": "root" })),
+    ];
+    for (command, arguments) in plugs {
+        let refused = source.call(command, arguments).await.unwrap_err().to_string();
+        assert!(refused.contains("migrating"), "{refused}");
+    }
+}
+
 /// The guest goes on at the source when the destination dies, and both ends can be told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_that_dies_is_noticed_at_once_and_the_source_goes_on() {
@@ -110,6 +122,7 @@ async fn a_destination_that_dies_is_noticed_at_once_and_the_source_goes_on() {
     source.wait_for_writes(5);
     let destination = destination(&there, &source).await;
     send_memory(source.machine.qmp(), &destination).await;
+    insist_that_nothing_is_plugged(source.machine.qmp()).await;
     tests::program::signal(destination.machine.pid(), nix::sys::signal::Signal::SIGKILL);
     destination.machine.ended().await;
     let asked = destination.machine.state().await;
