@@ -34,6 +34,7 @@ use crate::journal::{Record, Step};
 use crate::link::Label;
 use crate::peer::{Answer, Call, Notice, Request};
 use crate::phase::{Outcome, Phase};
+use crate::qmp::MigrateInfo;
 use crate::report::Report;
 use crate::status::Status;
 
@@ -354,20 +355,11 @@ fn nothing_reserved() -> Answer {
 
 /// Waits until QEMU holds the whole guest. An error: it never will.
 async fn loaded(machine: &Machine) -> Result<()> {
-    let qmp = machine.qmp();
-    let mut events = qmp.events();
-    loop {
-        let found = qmp.query_migrate().await?;
-        match found.status.as_str() {
-            "completed" => return Ok(()),
-            "failed" | "cancelled" => {
-                bail!("the destination's QEMU could not take the memory: {}", found.error_desc)
-            }
-            _ => {}
-        }
-        // Either way it is asked again.
-        let _ = timeout(ASKED_EVERY, events.recv()).await;
+    let found = machine.qmp().migration_until(ASKED_EVERY, MigrateInfo::has_ended).await?;
+    if found.status != "completed" {
+        bail!("the destination's QEMU could not take the memory: {}", found.error_desc);
     }
+    Ok(())
 }
 
 /// What this host keeps of a migration whose source has the whole account.

@@ -245,6 +245,24 @@ impl Qmp {
     pub async fn query_migrate(&self) -> Result<MigrateInfo, QmpError> {
         Ok(MigrateInfo::read(&self.call("query-migrate", json!({})).await?))
     }
+
+    /// Waits until the migration is as `until` says. Events only wake, and may be lost: what counts is the answer to
+    /// a query (M4), which comes at least once in `every`.
+    pub async fn migration_until(
+        &self,
+        every: Duration,
+        until: impl Fn(&MigrateInfo) -> bool,
+    ) -> Result<MigrateInfo, QmpError> {
+        let mut events = self.events();
+        loop {
+            let found = self.query_migrate().await?;
+            if until(&found) {
+                return Ok(found);
+            }
+            // Either way it is asked again.
+            let _ = timeout(every, events.recv()).await;
+        }
+    }
 }
 
 fn unix_uri(path: &Path) -> String {

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::api::{Failure, FailureCode, Send};
+use crate::io::keys::Peer;
 use crate::io::machine::Machine;
 use crate::io::qmp::QmpError;
 use crate::io::registry::{Claim, Task};
@@ -48,18 +49,9 @@ const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Begins to move a guest, and answers the migration's number. A dry run ends before anything is started.
 pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
-    let peer = site.link.peers.by_name(&send.to).ok_or_else(|| {
-        let message = format!("no host {:?} is paired with this one", send.to);
-        Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
-    })?;
-    if peer.name == site.config.name || peer.key == *site.link.keys.spki() {
-        let message = format!("{:?} is this very host", send.to);
-        return Err(Failure::new(
-            FailureCode::BadRequest,
-            message,
-            "name another host; see `migrated hosts`",
-        ));
-    }
+    // Who names a guest that is not here is told so, wherever it was to go.
+    site.guests.find(&send.guest)?;
+    let peer = peer_of(site, &send)?;
     let id = site.new_id();
     let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
     let claim = site.guests.claim(&send.guest, task)?;
@@ -85,6 +77,19 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
     }
     tokio::spawn(run(context, claim));
     Ok(id)
+}
+
+/// The host that a guest shall go to. Not this one, by whatever name it is paired with itself (S0-28).
+fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
+    let peer = site.link.peers.by_name(&send.to);
+    if send.to == site.config.name || peer.as_ref().is_some_and(|peer| peer.key == *site.link.keys.spki()) {
+        let message = format!("guest {:?} is at {:?} already: that is this host", send.guest, send.to);
+        return Err(Failure::new(FailureCode::Conflict, message, "see `migrated hosts` for others"));
+    }
+    peer.ok_or_else(|| {
+        let message = format!("no host {:?} is paired with this one", send.to);
+        Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
+    })
 }
 
 async fn dry_run(context: &Arc<Context>) -> Result<()> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{guests, hosts};
-use crate::api::{Command, Failure, FailureCode, Send};
+use crate::api::{Command, Failure, Send};
 use crate::io::api_server::Host;
 use crate::io::pairing::Desk;
 use crate::io::site::Site;
@@ -33,18 +33,7 @@ impl Operator {
     }
 
     async fn send(&self, send: Send) -> Answer {
-        let known = self.site.guests.find(&send.guest)?;
-        if send.to == self.site.config.name {
-            let message = format!("guest {:?} is at {:?} already: that is this host", send.guest, send.to);
-            return Err(Failure::new(FailureCode::Conflict, message, "see `migrated hosts` for others"));
-        }
-        if known.machine.is_none() {
-            let state = known.record.moved_to.map_or_else(|| "stopped".into(), |to| format!("moved to {to}"));
-            let message = format!("guest {:?} does not run here: it is {state}", send.guest);
-            return Err(Failure::new(FailureCode::Conflict, message, "see `migrated list`"));
-        }
-        let id = source::start(&self.site, send).await?;
-        Ok(json!(id))
+        said(&source::start(&self.site, send).await?)
     }
 }
 

@@ -14,11 +14,12 @@ use std::time::Duration;
 use tokio::fs::{self, File};
 use tokio::io::{AsyncWriteExt, copy};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tracing::info;
 
 use super::{Layout, MachineError};
 use crate::io::qmp::Qmp;
+use crate::qmp::MigrateInfo;
 
 /// How long a stream may stand still at its beginning and its end.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,16 +86,7 @@ pub async fn restore(qmp: &Qmp, layout: &Layout, path: &Path) -> Result<(), Mach
 
 /// Waits until a migration has ended well.
 async fn ended(qmp: &Qmp) -> Result<(), MachineError> {
-    let looking = async {
-        let mut tick = interval(LOOK_EVERY);
-        loop {
-            tick.tick().await;
-            let progress = qmp.query_migrate().await?;
-            if progress.has_ended() {
-                return Ok::<_, MachineError>(progress);
-            }
-        }
-    };
+    let looking = qmp.migration_until(LOOK_EVERY, MigrateInfo::has_ended);
     let late = || MachineError::Saved("QEMU does not come to an end with its state".into());
     let progress = timeout(TIMEOUT, looking).await.map_err(|_| late())??;
     match progress.status.as_str() {

@@ -1,6 +1,4 @@
 //! The memory's operations: QEMU sends into a socket of ours, and is asked how far it is.
-//!
-//! Events of QEMU only wake; what counts is the answer to a query (M4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,32 +58,23 @@ pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()>
 
 /// Waits until QEMU has paused the guest, with all but the last memory sent.
 pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
-    wait_for(context, "pre-switchover").await?;
-    Ok(())
+    wait_for(context, "pre-switchover").await
 }
 
 /// Has QEMU send the last memory, and waits until it has.
 pub async fn finish(context: &Arc<Context>) -> Result<()> {
     context.machine.qmp().migrate_continue("pre-switchover").await?;
-    wait_for(context, "completed").await?;
-    Ok(())
+    wait_for(context, "completed").await
 }
 
 /// Waits until QEMU's migration has this status.
-async fn wait_for(context: &Arc<Context>, wanted: &str) -> Result<MigrateInfo> {
-    let qmp = context.machine.qmp();
-    let mut events = qmp.events();
-    loop {
-        let found = qmp.query_migrate().await?;
-        match found.status.as_str() {
-            status if status == wanted => return Ok(found),
-            "failed" | "cancelled" | "cancelling" | "completed" => {
-                let why = if found.error_desc.is_empty() { "it gives no reason" } else { &found.error_desc };
-                bail!("QEMU's migration is {} where {wanted} was expected: {why}", found.status);
-            }
-            _ => {}
-        }
-        // Either way it is asked again.
-        let _ = timeout(ASKED_EVERY, events.recv()).await;
+async fn wait_for(context: &Arc<Context>, wanted: &str) -> Result<()> {
+    let is_decided =
+        |found: &MigrateInfo| found.status == wanted || found.status == "cancelling" || found.has_ended();
+    let found = context.machine.qmp().migration_until(ASKED_EVERY, is_decided).await?;
+    if found.status != wanted {
+        let why = if found.error_desc.is_empty() { "it gives no reason" } else { &found.error_desc };
+        bail!("QEMU's migration is {} where {wanted} was expected: {why}", found.status);
     }
+    Ok(())
 }

@@ -13,12 +13,16 @@ use super::context::Context;
 use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
+use crate::qmp::MigrateInfo;
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// How long QEMU may take to give its migration up.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often QEMU is asked whether it has.
+const ASKED_EVERY: Duration = Duration::from_millis(10);
 
 /// How long the destination may take to be told. It cleans up by itself when it hears nothing.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
@@ -74,18 +78,14 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
 
 async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
     let qmp = context.machine.qmp();
-    let is_over = |status: &str| matches!(status, "" | "none" | "failed" | "cancelled" | "completed");
-    if is_over(&qmp.query_migrate().await?.status) {
+    let is_over = |found: &MigrateInfo| matches!(&*found.status, "" | "none") || found.has_ended();
+    if is_over(&qmp.query_migrate().await?) {
         return Ok(());
     }
     qmp.migrate_cancel().await?;
-    let over = async {
-        while !is_over(&qmp.query_migrate().await?.status) {
-            sleep(Duration::from_millis(10)).await;
-        }
-        anyhow::Ok(())
-    };
-    timeout(CANCEL_LIMIT, over).await.context("QEMU does not give its migration up")?
+    let over = timeout(CANCEL_LIMIT, qmp.migration_until(ASKED_EVERY, is_over)).await;
+    over.context("QEMU does not give its migration up")??;
+    Ok(())
 }
 
 /// What does not hold the guest up.
