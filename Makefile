@@ -39,6 +39,7 @@ soak: build ## Run the long tests: those that are ignored and have "soak" in the
 	cargo test --release --locked -p tests -- --ignored soak
 
 bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
+	cargo build --release --locked -p tests --bins
 	cargo run --release --locked -p tests --bin bench
 
 deny: ## Check licences, bans and advisories of the dependencies

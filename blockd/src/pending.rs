@@ -197,6 +197,14 @@ impl Pending {
         self.queue_memory.bytes() + self.queue.len() as u64 * ENTRY_BYTES
     }
 
+    /// True while it pays to leave deltas in the queue: more is left to be read from the disk than is queued, so they
+    /// hold nothing up, and a block that is written again meanwhile is sent once. Not past half of the budget: a full
+    /// queue would lose its data to bits.
+    pub fn deltas_may_wait(&self) -> bool {
+        let queue_bytes = self.queue_bytes();
+        queue_bytes < self.budget_bytes / 2 && queue_bytes < self.dirty_blocks() * BLOCK_BYTES
+    }
+
     /// Number of blocks whose bit is set.
     pub fn dirty_blocks(&self) -> u64 {
         self.dirty.count()

@@ -13,6 +13,7 @@
 pub mod frame;
 pub mod wire;
 pub mod batch;
+pub mod delivery;
 pub mod encoding;
 pub mod source;
 pub mod destination;

@@ -26,7 +26,8 @@ use crate::io::read_back;
 use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
-use crate::replica::encoding::{EffortChooser, Seen};
+use crate::replica::delivery::Delivery;
+use crate::replica::encoding::{Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
 use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
@@ -196,12 +197,17 @@ impl Shared {
                 return Ok(());
             }
             let Recording { tracker, source, .. } = &mut *guard;
+            sender.delivery.handle_acknowledged(source.acknowledged_seq(), clock::now());
             match source.poll(tracker, clock::now()) {
                 Step::Wait(until) => {
-                    let wait =
-                        until.map_or(IDLE_WAIT, |until| until.saturating_sub(clock::now()).min(IDLE_WAIT));
+                    let now = clock::now();
+                    let wait = until.map_or(IDLE_WAIT, |until| until.saturating_sub(now).min(IDLE_WAIT));
+                    let window_is_full = source.window_is_full();
                     recorder.announce_progress();
                     drop(recorder.wait(guard, wait));
+                    if window_is_full {
+                        sender.delivery.handle_waited(clock::now() - now);
+                    }
                 }
                 Step::Send(outgoing) => {
                     drop(guard);
@@ -293,6 +299,7 @@ struct Sender {
     encoder: Encoder,
     chooser: EffortChooser,
     frame: Vec<u8>,
+    delivery: Delivery,
 }
 
 impl Sender {
@@ -318,21 +325,23 @@ impl Sender {
         items: &[Item],
         totals: &StreamTotals,
     ) -> io::Result<()> {
-        let effort = self.chooser.choose();
+        let effort = self.chooser.choose(self.delivery.bytes_per_s());
         let started = clock::now();
         let encoded = self.encoder.encode_frame(place, items, effort, &mut self.frame);
         let encoded_at = clock::now();
         stream.write_all(&self.frame)?;
+        let sent_at = clock::now();
+        self.delivery.handle_waited(sent_at - encoded_at);
+        self.delivery.handle_sent(place.1, self.frame.len() as u64, sent_at);
         self.chooser.observe(&Seen {
-            effort,
+            effort: if encoded.tried { effort } else { Effort::Store },
             raw_bytes: encoded.raw_bytes,
             payload_bytes: encoded.payload_bytes,
             encoding: encoded_at - started,
-            sending: clock::now() - encoded_at,
         });
         totals.sent_bytes.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
         totals.raw_bytes.fetch_add(encoded.raw_bytes as u64, Ordering::Relaxed);
-        totals.link_bytes_per_s.store(self.chooser.link_bytes_per_s() as u64, Ordering::Relaxed);
+        totals.link_bytes_per_s.store(self.delivery.bytes_per_s() as u64, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -202,3 +202,18 @@ fn a_short_last_block_is_queued_whole() {
     assert_eq!(blocks, 2..3);
     assert!(matches!(content, Content::Data(slice) if slice.bytes() == [5; 100]));
 }
+
+#[test]
+fn deltas_wait_while_more_is_left_of_the_bulk_and_the_queue_has_room() {
+    let mut pending = pending(6 * BLOCK_BYTES);
+    pending.mark(8..BLOCKS);
+    assert!(pending.deltas_may_wait());
+    pending.add_data(0..2, filled(&(0..2), 1));
+    assert!(pending.deltas_may_wait());
+    pending.add_data(2..4, filled(&(2..4), 1));
+    assert!(!pending.deltas_may_wait(), "the queue is past half of its budget");
+    while pending.take_delta(1).is_some() {}
+    pending.add_data(0..1, filled(&(0..1), 2));
+    while pending.take_dirty(BLOCKS, free).is_some() {}
+    assert!(!pending.deltas_may_wait(), "nothing is left of the bulk");
+}

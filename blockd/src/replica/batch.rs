@@ -66,6 +66,10 @@ const ENCODING_STORED: u8 = 0;
 const ENCODING_ZSTD: u8 = 1;
 /// Compression that saves less than this part is not worth undoing.
 const WORTH_WHILE: f64 = 0.97;
+/// A payload is not compressed if so many of its bytes, from so many places, do not shrink: noise costs nothing then,
+/// and what the chooser learns of the ratio is that of data for which it matters.
+const SAMPLE_BYTES: usize = 4 << 10;
+const SAMPLES: usize = 4;
 
 /// Turns batches into bodies; keeps its buffers and its compressor between batches.
 #[derive(Default)]
@@ -74,6 +78,7 @@ pub struct Encoder {
     payload: Vec<u8>,
     compressed: Vec<u8>,
     compressor: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    sampler: Option<zstd::bulk::Compressor<'static>>,
 }
 
 /// What became of a batch.
@@ -171,10 +176,30 @@ impl Encoder {
         1
     }
 
+    /// Whether a few places of the payload compress, by the fastest level. A small payload is its own sample.
+    fn promises_to_shrink(&mut self) -> bool {
+        if self.payload.len() < 4 * SAMPLES * SAMPLE_BYTES {
+            return true;
+        }
+        if self.sampler.is_none() {
+            self.sampler = zstd::bulk::Compressor::new(-1).ok();
+        }
+        let Some(sampler) = &mut self.sampler else { return true };
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(SAMPLE_BYTES));
+        let stride = self.payload.len() / SAMPLES;
+        (0..SAMPLES).any(|at| {
+            let sample = &self.payload[at * stride..][..SAMPLE_BYTES];
+            sampler
+                .compress_to_buffer(sample, &mut self.compressed)
+                .is_ok_and(|bytes| (bytes as f64) < SAMPLE_BYTES as f64 * WORTH_WHILE)
+        })
+    }
+
     /// Compresses the payload; false if it was not tried or failed.
     fn compress(&mut self, effort: Effort) -> bool {
         let Effort::Zstd(level) = effort else { return false };
-        if self.payload.is_empty() {
+        if self.payload.is_empty() || !self.promises_to_shrink() {
             return false;
         }
         if self.compressor.as_ref().is_none_or(|(current, _)| *current != level) {

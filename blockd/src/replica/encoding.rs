@@ -2,8 +2,8 @@
 //!
 //! At level L the stream moves `min(compressor's speed at L, link rate × ratio at L)` bytes of disk
 //! a second. Two numbers are learnt from every batch: how fast this machine is against the table
-//! below, and how well this data compresses; a third, the link's rate, from how long the stream
-//! made the sender wait. Incompressible data has a ratio of 1 at every level, so it is stored; now
+//! below, and how well this data compresses; the third, the link's rate, is told
+//! ([`super::delivery`]). Incompressible data has a ratio of 1 at every level, so it is stored; now
 //! and then a batch is compressed all the same, to notice when that changes.
 //!
 //! Measures no time itself.
@@ -33,8 +33,6 @@ const LADDER: [(Effort, f64, f64); 6] = [
 const WEIGHT: f64 = 0.2;
 /// Batches smaller than this say little about speed or ratio, in bytes.
 const TELLING_BYTES: usize = 16 << 10;
-/// A stream that takes bytes faster than this makes nobody wait: it only copies them.
-const COPY_BYTES_PER_S: f64 = 1e9;
 /// While storing, one batch in so many is compressed to learn the ratio.
 const PROBE_EVERY: u32 = 16;
 
@@ -49,8 +47,6 @@ pub struct Seen {
     pub payload_bytes: usize,
     /// Time to encode.
     pub encoding: Duration,
-    /// Time until the stream had taken it.
-    pub sending: Duration,
 }
 
 /// Chooses the effort batch by batch.
@@ -58,22 +54,22 @@ pub struct Seen {
 pub struct EffortChooser {
     machine: f64,
     ratio: f64,
-    link_bytes_per_s: f64,
     stored_in_a_row: u32,
 }
 
 impl Default for EffortChooser {
     fn default() -> Self {
-        Self { machine: 1.0, ratio: 2.0, link_bytes_per_s: 100e6, stored_in_a_row: 0 }
+        Self { machine: 1.0, ratio: 2.0, stored_in_a_row: 0 }
     }
 }
 
 impl EffortChooser {
-    /// The effort for the next batch.
-    pub fn choose(&mut self) -> Effort {
+    /// The effort for the next batch, over a link of this rate.
+    pub fn choose(&mut self, link_bytes_per_s: f64) -> Effort {
         let best = LADDER.iter().copied().reduce(|best, next| {
             // A harder level has to be worth its CPU time.
-            if self.progress(&next) > self.progress(&best) * 1.02 { next } else { best }
+            let progress = |rung| self.progress(rung, link_bytes_per_s);
+            if progress(&next) > progress(&best) * 1.02 { next } else { best }
         });
         let (effort, ..) = best.expect("the ladder has rungs");
         if effort != Effort::Store {
@@ -89,20 +85,10 @@ impl EffortChooser {
         if seen.raw_bytes < TELLING_BYTES {
             return;
         }
-        let (encoding, sending) = (seen.encoding.as_secs_f64().max(1e-9), seen.sending.as_secs_f64());
-        let copied = seen.payload_bytes as f64 / COPY_BYTES_PER_S;
-        let waited = sending > 0.2 * (encoding + sending) && sending > copied;
-        let rate = seen.payload_bytes as f64 / (encoding + sending);
-        if waited {
-            self.link_bytes_per_s += WEIGHT * (rate - self.link_bytes_per_s);
-        } else {
-            // The link took all that it was given: it may carry more than was seen so far.
-            self.link_bytes_per_s = (self.link_bytes_per_s * 1.1).max(rate).min(1e11);
-        }
         if let Some((_, speed, relative)) = LADDER.iter().find(|(effort, ..)| *effort == seen.effort)
             && *relative > 0.0
         {
-            let machine = seen.raw_bytes as f64 / encoding / speed;
+            let machine = seen.raw_bytes as f64 / seen.encoding.as_secs_f64().max(1e-9) / speed;
             self.machine += WEIGHT * (machine.clamp(0.05, 20.0) - self.machine);
             let ratio = seen.raw_bytes as f64 / seen.payload_bytes.max(1) as f64;
             let at_three = 1.0 + (ratio.clamp(1.0, 100.0) - 1.0) / relative;
@@ -110,15 +96,10 @@ impl EffortChooser {
         }
     }
 
-    /// What the link is believed to carry, in bytes per second.
-    pub fn link_bytes_per_s(&self) -> f64 {
-        self.link_bytes_per_s
-    }
-
     /// Bytes of disk per second at a rung of the ladder.
-    fn progress(&self, (_, speed, relative): &(Effort, f64, f64)) -> f64 {
+    fn progress(&self, (_, speed, relative): &(Effort, f64, f64), link_bytes_per_s: f64) -> f64 {
         let ratio = 1.0 + (self.ratio - 1.0) * relative;
-        (speed * self.machine).min(self.link_bytes_per_s * ratio)
+        (speed * self.machine).min(link_bytes_per_s * ratio)
     }
 }
 
@@ -130,21 +111,13 @@ mod tests {
     fn settle(chooser: &mut EffortChooser, link_bytes_per_s: f64, ratio: f64) -> Effort {
         let mut last = Effort::Store;
         for _ in 0..200 {
-            let effort = chooser.choose();
+            let effort = chooser.choose(link_bytes_per_s);
             let (_, speed, relative) = *LADDER.iter().find(|(rung, ..)| *rung == effort).unwrap();
             let raw_bytes = 256 << 10;
             let payload_bytes = (raw_bytes as f64 / (1.0 + (ratio - 1.0) * relative)) as usize;
             let encoding = raw_bytes as f64 / speed;
-            let link = payload_bytes as f64 / link_bytes_per_s;
-            let sending = (link - encoding).max(payload_bytes as f64 / 5e9);
-            let seconds = Duration::from_secs_f64;
-            chooser.observe(&Seen {
-                effort,
-                raw_bytes,
-                payload_bytes,
-                encoding: seconds(encoding),
-                sending: seconds(sending),
-            });
+            let encoding = Duration::from_secs_f64(encoding);
+            chooser.observe(&Seen { effort, raw_bytes, payload_bytes, encoding });
             if chooser.stored_in_a_row == 0 || !chooser.stored_in_a_row.is_multiple_of(PROBE_EVERY) {
                 last = effort;
             }

@@ -8,8 +8,9 @@
 //!
 //! A shell asks [`Source::poll`] for the next [`Step`], takes it without holding any lock, and
 //! reports back. One sender makes one ordered stream (D6): data is in it before the digest that
-//! covers it, and whatever is newer comes later. Deltas and bulk take turns, so that neither
-//! stalls the other (S4-24). Small changes are gathered until they fill a batch or are old enough.
+//! covers it, and whatever is newer comes later. As long as more is left of the bulk than of the
+//! deltas, these wait for what coalesces with them; then the two take turns, so that neither stalls
+//! the other (S4-24). Small changes are gathered until they fill a batch or are old enough.
 //!
 //! The window bounds what is sent and not acknowledged; no data is kept for it, because D4 turns
 //! it into bits. Reads no disk, compresses nothing, and does not dial.
@@ -150,7 +151,7 @@ impl Source {
                 self.frame(FrameType::Unseal, 0, &wire::encode_generation(self.generation))
             }
             Phase::Streaming if self.reading.is_some() || self.hashing.is_some() => Step::Wait(None),
-            Phase::Streaming if self.sent_bytes >= self.config.window_bytes => Step::Wait(None),
+            Phase::Streaming if self.window_is_full() => Step::Wait(None),
             Phase::Streaming => self.poll_stream(tracker, now),
         }
     }
@@ -206,7 +207,17 @@ impl Source {
     pub fn wakes_for_change(&self, tracker: &Tracker) -> bool {
         let gathering = self.waiting_since.is_some() && self.seal == SealState::Open;
         let enough = tracker.pending().queue_bytes() >= GATHER_BYTES || tracker.pending().dirty_blocks() > 0;
-        self.is_streaming() && self.sent_bytes < self.config.window_bytes && (!gathering || enough)
+        self.is_streaming() && !self.window_is_full() && (!gathering || enough)
+    }
+
+    /// The last batch that is durable at the replica.
+    pub fn acknowledged_seq(&self) -> u64 {
+        self.sent.front().map_or(self.seq, |sent| sent.seq).saturating_sub(1)
+    }
+
+    /// True while no batch may leave before one is acknowledged.
+    pub fn window_is_full(&self) -> bool {
+        self.sent_bytes >= self.config.window_bytes
     }
 
     /// How far the seal has come.
@@ -281,14 +292,14 @@ impl Source {
         None
     }
 
-    /// Takes from the deltas and from the bits in turn.
+    /// Takes from the bits as long as the deltas may wait, then from both in turn.
     fn take(&mut self, tracker: &mut Tracker, now: Duration) -> Option<Taken> {
         let room = self.config.batch_bytes - self.items_bytes;
         let delta = |tracker: &mut Tracker| tracker.take_delta(self.seq, room);
         let may_read = now >= self.read_retry_at;
         // A range of bits may turn out to be a hole: let it be long, the shell reads only the room.
         let bulk = |tracker: &mut Tracker| may_read.then(|| tracker.take_dirty(self.seq, LOOK_BYTES_MAX))?;
-        let taken = match self.bulk_turn {
+        let taken = match self.bulk_turn || tracker.pending().deltas_may_wait() {
             true => bulk(tracker).or_else(|| delta(tracker)),
             false => delta(tracker).or_else(|| bulk(tracker)),
         };

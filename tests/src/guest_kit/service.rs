@@ -10,7 +10,7 @@ use super::place::Place;
 use super::ports;
 use crate::binaries::target_dir;
 use crate::program::Tool;
-use crate::wait::{PATIENCE, wait_for};
+use crate::wait::{PATIENCE, found_within};
 
 /// The command port of a guest.
 #[derive(Clone, Debug)]
@@ -58,7 +58,9 @@ impl Service {
     /// Wait until the guest answers.
     #[track_caller]
     pub fn wait_until_it_answers(&self) {
-        wait_for(PATIENCE, "the guest to answer a command", || self.try_ask("uptime").ok());
+        let mut why = String::new();
+        let answered = found_within(PATIENCE, || self.try_ask("uptime").map_err(|error| why = error).ok());
+        assert!(answered.is_some(), "the guest answers no command within {PATIENCE:?}: {why}");
     }
 
     /// A command that has to succeed.

@@ -231,7 +231,15 @@ fn data_is_compressed_where_that_pays_and_stored_where_not() {
     let stored = encoder.encode(std::slice::from_ref(&plain), Effort::Store, &mut body);
     assert!(!stored.tried && stored.payload_bytes == 16 * BLOCK && body[4] == 0);
     let random = encoder.encode(&[data(0, &noise(16 * BLOCK))], Effort::Zstd(3), &mut body);
-    assert!(random.tried && random.payload_bytes == 16 * BLOCK && body[4] == 0);
+    assert!(
+        !random.tried && random.payload_bytes == 16 * BLOCK && body[4] == 0,
+        "noise is known by its samples"
+    );
+    let few = encoder.encode(&[data(0, &noise(BLOCK))], Effort::Zstd(3), &mut body);
+    assert!(few.tried && few.payload_bytes == BLOCK && body[4] == 0);
+    let mixed = [noise(12 * BLOCK), vec![0x61; 4 * BLOCK]].concat();
+    let mixed = encoder.encode(&[data(0, &mixed)], Effort::Zstd(3), &mut body);
+    assert!(mixed.tried && mixed.payload_bytes < 13 * BLOCK && body[4] == 1);
     let zeros = encoder.encode(&[data(0, &[0; 16 * BLOCK])], Effort::Zstd(3), &mut body);
     assert_eq!((zeros.raw_bytes, zeros.payload_bytes, zeros.tried, body.len()), (0, 0, false, 12 + 17));
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::buffer::PageBuf;
+use crate::op::OpId;
 use crate::sidecar::{IntentMap, VecIntentMap};
+use crate::tracker::Change;
 
 const SIZE: u64 = 4 << 20;
 const BATCH: u64 = 256 << 10;
@@ -74,4 +76,37 @@ fn a_copy_that_took_part_in_another_session_is_sent_everything() {
     source.handle_frame(&mut tracker, &header, &body).unwrap();
     assert_eq!(tracker.pending().dirty_blocks(), SIZE / 4096);
     assert_eq!(source.known_epoch(), 2);
+}
+
+/// S4-24: a block that is written again and again during the bulk copy is sent once.
+#[test]
+fn deltas_wait_for_the_bulk() {
+    let (mut source, mut tracker) = streaming();
+    let mut now = Duration::from_secs(1);
+    next_read(&mut source, &mut tracker, now);
+    source.handle_read_back(&mut tracker, Found::Data(PageBuf::zeroed(BATCH as usize)), now);
+    let hot = Extent::new(0, 8192);
+    for op in 0..9 {
+        assert!(tracker.begin(OpId(op), &hot));
+        tracker.finish(OpId(op), &hot, Change::Written(PageBuf::zeroed(8192)));
+    }
+    let mut deltas = 0;
+    while deltas == 0 {
+        now += Duration::from_millis(20);
+        match source.poll(&mut tracker, now) {
+            Step::ReadBack(..) => {
+                let data = PageBuf::zeroed(BATCH as usize);
+                source.handle_read_back(&mut tracker, Found::Data(data), now);
+            }
+            Step::Send(Outgoing::Batch { items, .. }) => {
+                let of_hot = |item: &&Item| matches!(item, Item::Change(extent, _) if *extent == hot);
+                deltas += items.iter().filter(of_hot).count();
+            }
+            // Small changes wait for company.
+            Step::Wait(Some(_)) => assert_eq!(tracker.pending().dirty_blocks(), 0),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!((deltas, tracker.pending().dirty_blocks()), (1, 0));
+    assert_eq!(tracker.pending().counts().coalesced_blocks_total, 8 * 2);
 }
