@@ -12,6 +12,7 @@ mod kinds;
 mod cancelled;
 mod refused;
 mod failures;
+mod restarts;
 mod itself;
 mod afterwards;
 mod planes;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{interval, timeout};
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
 use crate::host::{Wanted, check};
 use crate::io::host::facts;
@@ -146,7 +146,12 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         unix_ms: crate::io::journal_file::unix_ms(),
     };
     let started = async {
-        tokio::task::block_in_place(|| site.journal.append(record))?;
+        let kept =
+            KeptArrival { source: source.to_owned(), reserve: reserve.clone(), reserved: reserved.clone() };
+        tokio::task::block_in_place(|| {
+            site.arrivals_kept.save(&guest.name, &kept)?;
+            anyhow::Ok(site.journal.append(record)?)
+        })?;
         let sizes: BTreeMap<String, u64> =
             reserve.disks.iter().map(|disk| (disk.id.clone(), disk.size_bytes)).collect();
         let roles = DiskRoles::Replica(sizes);
@@ -164,6 +169,8 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         }
         Err(error) => {
             handle.forget();
+            // A daemon that is started anew would find nothing of it.
+            let _ = site.arrivals_kept.remove(claim.name());
             claim.leave();
             Err(error.context("what receives the guest cannot be started"))
         }
