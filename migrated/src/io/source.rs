@@ -65,9 +65,10 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         wan: send.wan,
         max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
         ram_start: Duration::from_millis(defaults.ram_start_ms),
-        bandwidth_bytes_per_s: send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s),
     };
-    let handle = site.migrations.begin(Status::new(&id, &guest.name, &site.config.name, &peer.name))?;
+    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
+    status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let handle = site.migrations.begin(status)?;
     let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
     if send.dry_run {
         let found = dry_run(&context).await;
@@ -218,6 +219,7 @@ impl Run {
         let mut heard = context.heard.subscribe();
         let (tell, mut told) = mpsc::channel(4);
         context.spawn(watch::watch(Arc::clone(&context), tell));
+        context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
         let (mut has_cancelled, mut has_closed) = (false, false);
         self.act().await;
         while !self.migration.phase().is_final() {

@@ -10,6 +10,7 @@ use tests::world::Plan;
 mod wan;
 mod kinds;
 mod cancelled;
+mod bandwidth;
 mod refused;
 mod failures;
 mod restarts;

@@ -35,8 +35,6 @@ pub struct Options {
     pub max_downtime: Duration,
     /// Memory starts when what is left of the disks takes this long.
     pub ram_start: Duration,
-    /// Bytes a second over all channels.
-    pub bandwidth_bytes_per_s: Option<u64>,
 }
 
 /// What of a migration the daemon after this one has to know; the journal says how far it came.

@@ -16,6 +16,7 @@ use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
+use crate::quantity;
 
 /// Between two attempts to make a link that was lost, or to reach a destination that may have the guest.
 pub const REDIAL: [Duration; 5] = [
@@ -76,7 +77,8 @@ pub async fn reconnect(context: &Arc<Context>) -> Result<()> {
 
 /// Makes the link and its control channel.
 pub async fn connect(context: &Arc<Context>) -> Result<()> {
-    let config = context.site.link_config(context.options.bandwidth_bytes_per_s);
+    let limit = context.handle.bandwidth();
+    let config = context.site.link_config(*limit.borrow());
     let link = Link::dial(&config, &context.peer).await?;
     let (client, notices) = control(&link).await?;
     for warning in link.warnings() {
@@ -84,6 +86,8 @@ pub async fn connect(context: &Arc<Context>) -> Result<()> {
     }
     let number = {
         let mut known = context.known();
+        // It may have changed while the link was made.
+        link.set_bandwidth(*limit.borrow());
         known.link = Some(link);
         known.client = Some(client);
         known.links += 1;
@@ -93,6 +97,22 @@ pub async fn connect(context: &Arc<Context>) -> Result<()> {
     context.spawn(listen(Arc::downgrade(context), number, notices));
     context.event("link: up");
     Ok(())
+}
+
+/// Has the link keep to what the operator allows it, whenever that changes.
+pub async fn obey_bandwidth(context: Arc<Context>) {
+    let mut limit = context.handle.bandwidth();
+    while limit.changed().await.is_ok() {
+        let bytes_per_s = *limit.borrow_and_update();
+        let known = context.known().link.clone();
+        if let Some(link) = known {
+            link.set_bandwidth(bytes_per_s);
+        }
+        context.event(match bytes_per_s {
+            Some(rate) => format!("bandwidth: at most {}", quantity::rate(rate)),
+            None => "bandwidth: what the link gives".to_owned(),
+        });
+    }
 }
 
 /// Opens the control channel of a link.
