@@ -166,7 +166,7 @@ impl Site {
             let name = &guest.record.guest.name;
             match (&guest.machine, &guest.task) {
                 (Some(machine), _) => {
-                    let fresh = self.reservation_of(machine);
+                    let fresh = self.reservation_of(machine, guest.record.came_from.clone());
                     promised.release(name);
                     // There is none any more.
                     let _ = promised.reserve(name, fresh);
@@ -177,15 +177,18 @@ impl Site {
         }
     }
 
-    fn reservation_of(&self, machine: &Machine) -> Reservation {
+    fn reservation_of(&self, machine: &Machine, from: Option<String>) -> Reservation {
         let guest = machine.guest();
-        let to_grow =
-            |disk| image_bytes(&self.config, disk).map_or(0, |(size, used)| size.saturating_sub(used));
+        let own = guest.disks.iter().filter(|disk| !disk.shared);
+        let sizes: Vec<(u64, u64)> = own.filter_map(|disk| image_bytes(&self.config, disk).ok()).collect();
         Reservation {
             holder: "it runs here".to_owned(),
             memory_mib: guest.memory_mib,
             memory_used_mib: resident_mib(machine.pid()).min(guest.memory_mib),
-            disk_bytes: guest.disks.iter().filter(|disk| !disk.shared).map(to_grow).sum(),
+            disk_bytes: sizes.iter().map(|(size, used)| size.saturating_sub(*used)).sum(),
+            disk_size_bytes: sizes.iter().map(|(size, _)| size).sum(),
+            vcpus: guest.vcpus,
+            from,
         }
     }
 

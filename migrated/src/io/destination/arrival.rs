@@ -186,6 +186,7 @@ impl Arrival {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
+            record.came_from = Some(self.source.clone());
         })?;
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
         self.forget();
