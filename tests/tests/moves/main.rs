@@ -18,6 +18,7 @@ mod itself;
 mod afterwards;
 mod planes;
 mod shown;
+mod cuts;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

@@ -41,7 +41,8 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         return Err(faults);
     }
     let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
-    if site.replace_arrival(&guest.name, source) {
+    // Who only looks ends nothing of an earlier attempt, and gives nothing of it back.
+    if !wanted.dry_run && site.replace_arrival(&guest.name, source) {
         gone(site, &guest.name).await;
     }
     site.refresh_reservations();
@@ -63,7 +64,7 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     if !reasons.is_empty() {
         return Err(reasons);
     }
-    let new_addresses = addresses(site, &wanted);
+    let new_addresses = if wanted.dry_run { Vec::new() } else { addresses(site, &wanted) };
     let reserved = Reserved {
         reservation: format!("{}/{}", site.config.name, wanted.migration),
         qemu_version: found.qemu_version.clone(),
@@ -72,7 +73,6 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         new_addresses,
     };
     if wanted.dry_run {
-        site.release(&guest.name);
         return Ok(Kept::Looked(reserved));
     }
     let name = guest.name.clone();
