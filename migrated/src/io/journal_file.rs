@@ -112,6 +112,11 @@ impl JournalFile {
         last_step(&self.lock().records, migration)
     }
 
+    /// The last promise about a guest.
+    pub fn last_of(&self, guest: &str) -> Option<Record> {
+        self.lock().records.iter().rev().find(|record| record.guest == guest).cloned()
+    }
+
     /// Whether this host, as a destination, has taken the guest.
     pub fn verdict(&self, migration: &str) -> Option<bool> {
         verdict(&self.lock().records, migration)

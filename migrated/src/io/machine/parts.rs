@@ -104,7 +104,12 @@ impl Parts {
             };
             backings.push(Backing::Nbd(places.nbd.clone()));
             let name = guest.disk_name(disk);
-            self.disks.push(Disk::start(&config.programs.blockd, &disk.id, &name, &role, places).await?);
+            let started = Disk::start(&config.programs.blockd, &disk.id, &name, &role, places).await?;
+            self.disks.push(started.clone());
+            if role == Role::Primary {
+                // The host may have lost power while the guest was to move, and writes were held.
+                started.reclaim().await?;
+            }
         }
         Ok(backings)
     }
