@@ -30,6 +30,10 @@ pub enum Step {
     Taken,
     /// Destination: the guest may have run here.
     Started,
+    /// Destination: the guest was ours, its memory was lost before it ran here, and it is the source's again (M8).
+    HandedBack,
+    /// Source: an operator has said that the guest is here, with this generation; whoever had the one before has lost it.
+    TakenBack,
     /// Both: nothing is left to do.
     Done,
 }
@@ -112,7 +116,7 @@ pub fn handed_over<'a>(records: &'a [Record], guest: &str) -> Option<&'a Record>
 pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
     records.iter().filter(|record| record.migration == migration).rev().find_map(|record| match record.step {
         Step::Taken | Step::Started => Some(true),
-        Step::Refused => Some(false),
+        Step::Refused | Step::HandedBack => Some(false),
         _ => None,
     })
 }
@@ -177,6 +181,7 @@ mod tests {
         assert_eq!(verdict(&[record(Step::Reserved)], "m1"), None);
         assert_eq!(verdict(&[record(Step::Reserved), record(Step::Refused)], "m1"), Some(false));
         assert_eq!(verdict(&[record(Step::Taken), record(Step::Done)], "m1"), Some(true));
+        assert_eq!(verdict(&[record(Step::Taken), record(Step::HandedBack)], "m1"), Some(false));
         assert_eq!(verdict(&[record(Step::Taken)], "m2"), None);
         assert_eq!(last_step(&[record(Step::Taken), record(Step::Done)], "m1"), Some(Step::Done));
     }

@@ -100,6 +100,8 @@ pub struct Reserve {
     pub accel: String,
     /// The guest's address changes its site.
     pub wan: bool,
+    /// It runs; otherwise it stays paused. What a destination goes by that was started anew after it took the guest.
+    pub runs: bool,
     /// Only look, start nothing.
     pub dry_run: bool,
 }
@@ -161,7 +163,7 @@ pub enum Answer {
     Verdict {
         /// It was taken: the guest is here.
         taken: bool,
-        /// It is up: it runs, or stands still as it did at the source.
+        /// It has been started: the source's memory of it is not needed any more.
         running: bool,
     },
     /// What became of the names.

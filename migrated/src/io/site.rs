@@ -24,7 +24,7 @@ use crate::io::host::{image_bytes, resident_mib};
 use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
-use crate::io::registry::{Claim, Guests, Migrations, Task};
+use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
 
 /// One host.
 pub struct Site {
@@ -36,6 +36,10 @@ pub struct Site {
     pub migrations: Migrations,
     /// What it has promised to other hosts.
     pub journal: JournalFile,
+    /// Migrations that are under way from here, for the daemon after this one.
+    pub departures: Folder,
+    /// Likewise those that are under way to here.
+    pub arrivals_kept: Folder,
     /// Its key, its peers, and how it reaches them.
     pub link: LinkConfig,
     reservations: Mutex<Reservations>,
@@ -54,12 +58,17 @@ impl Site {
         let guests = Guests::load(state).context("cannot read the guests in state_dir")?;
         let migrations = Migrations::load(state).context("cannot read the reports in state_dir")?;
         let journal = JournalFile::open(&state.join("journal"))?;
+        let open =
+            |name| Folder::open(state.join(name)).with_context(|| format!("cannot open {name} in state_dir"));
+        let (departures, arrivals_kept) = (open("departures")?, open("arrivals")?);
         let link = LinkConfig::load(&config)?;
         Ok(Self {
             config,
             guests,
             migrations,
             journal,
+            departures,
+            arrivals_kept,
             link,
             reservations: Mutex::default(),
             addresses: Mutex::default(),
@@ -72,6 +81,9 @@ impl Site {
     pub async fn adopt(self: &Arc<Self>) {
         for known in self.guests.list() {
             let name = &known.record.guest.name;
+            if known.machine.is_some() {
+                continue;
+            }
             let Ok(claim) = self.guests.claim(name, Task::Start) else { continue };
             match Machine::adopt(&self.config, &known.record.guest).await {
                 Ok(Some(machine)) => {
@@ -133,14 +145,6 @@ impl Site {
     /// Moves of a guest so far.
     pub fn generation_of(&self, guest: &str) -> u64 {
         self.guests.find(guest).map_or(0, |known| known.record.generation)
-    }
-
-    /// Whether the guest of a migration that was taken is up here.
-    pub fn is_up(&self, migration: &str) -> bool {
-        let records = self.journal.records();
-        let guest =
-            records.iter().rev().find(|record| record.migration == migration).map(|record| &record.guest);
-        guest.is_some_and(|guest| self.guests.find(guest).is_ok_and(|known| known.machine.is_some()))
     }
 
     /// All promises of room. Held for a look or a change.

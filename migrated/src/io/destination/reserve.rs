@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{interval, timeout};
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
 use crate::host::{Refusal, Sender, Wanted, check};
 use crate::io::host::facts;
@@ -41,7 +41,8 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         return Err(faults);
     }
     let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
-    if site.replace_arrival(&guest.name, source) {
+    // Who only looks ends nothing of an earlier attempt, and gives nothing of it back.
+    if !wanted.dry_run && site.replace_arrival(&guest.name, source) {
         gone(site, &guest.name).await;
     }
     site.refresh_reservations();
@@ -63,7 +64,7 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     if !reasons.is_empty() {
         return Err(reasons);
     }
-    let new_addresses = addresses(site, &wanted);
+    let new_addresses = if wanted.dry_run { Vec::new() } else { addresses(site, &wanted) };
     let reserved = Reserved {
         reservation: format!("{}/{}", site.config.name, wanted.migration),
         qemu_version: found.qemu_version.clone(),
@@ -72,7 +73,6 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         new_addresses,
     };
     if wanted.dry_run {
-        site.release(&guest.name);
         return Ok(Kept::Looked(reserved));
     }
     let name = guest.name.clone();
@@ -161,7 +161,12 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         unix_ms: crate::io::journal_file::unix_ms(),
     };
     let started = async {
-        tokio::task::block_in_place(|| site.journal.append(record))?;
+        let kept =
+            KeptArrival { source: source.to_owned(), reserve: reserve.clone(), reserved: reserved.clone() };
+        tokio::task::block_in_place(|| {
+            site.arrivals_kept.save(&guest.name, &kept)?;
+            anyhow::Ok(site.journal.append(record)?)
+        })?;
         let sizes: BTreeMap<String, u64> =
             reserve.disks.iter().map(|disk| (disk.id.clone(), disk.size_bytes)).collect();
         let roles = DiskRoles::Replica(sizes);
@@ -179,6 +184,8 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         }
         Err(error) => {
             handle.forget();
+            // A daemon that is started anew would find nothing of it.
+            let _ = site.arrivals_kept.remove(claim.name());
             claim.leave();
             Err(error.context("what receives the guest cannot be started"))
         }
