@@ -14,7 +14,7 @@ use crate::store::BlockStore;
 /// A data plane that can begin. A ring is made early, while the daemon still has the rights that this takes.
 pub enum Prepared {
     /// io_uring.
-    Ring(Ring),
+    Ring(Box<Ring>),
     /// A few threads.
     Pool,
 }
@@ -22,7 +22,7 @@ pub enum Prepared {
 impl Prepared {
     /// The ring, or why there can be none here. To be made by the thread that will run it.
     pub fn ring() -> io::Result<Self> {
-        Ring::new().map(Prepared::Ring)
+        Ring::new().map(Box::new).map(Prepared::Ring)
     }
 }
 
@@ -46,7 +46,7 @@ pub fn run(
     mailbox: &Receiver,
 ) -> io::Result<Server> {
     match prepared {
-        Prepared::Ring(ring) => ring::run(ring, server, store, listener, mailbox),
+        Prepared::Ring(ring) => ring::run(*ring, server, store, listener, mailbox),
         Prepared::Pool => pool::run(server, store, listener, mailbox),
     }
 }
