@@ -53,8 +53,6 @@ fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
 #[test]
 fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() {
     let (mut hosts, resident, id) = require!(in_doubt());
-    // It has been taken, so it answers at its new place.
-    resident.service.wait_until_it_answers();
     for end in [End::SiteA, End::SiteB] {
         restart(&mut hosts, end);
     }
@@ -66,6 +64,8 @@ fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() 
     assert!(told.contains("nobody here knows") && told.contains("--lost site-b"), "{told}");
 
     hosts.world.wan.restore(End::SiteB);
+    // It was taken, so it answers at its new place.
+    resident.service.wait_until_it_answers();
     let ended = wait_until(&hosts, &id, "the end", |status| status.outcome == Some(Outcome::Moved));
     assert_eq!(ended.phase, Phase::Done);
     wait_for(PATIENCE, "the guest to be gone here", || {
