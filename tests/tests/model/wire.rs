@@ -1,0 +1,126 @@
+//! What two daemons say, on a wire that loses, repeats and reorders.
+//!
+//! A wire is the set of what was ever said on it: anything in it may arrive now, again, or never. Each word belongs to
+//! the link by which it was said, as a link is a session of its own: it reaches those who hold that link, and nobody
+//! else.
+
+/// A word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Word {
+    /// To the destination: may the guest come?
+    Reserve,
+    /// To the destination: take it.
+    Take,
+    /// To the destination: have you taken it?
+    Ask,
+    /// To the destination: nothing will come.
+    Abort,
+    /// To the destination: an operator took the guest back.
+    TakenBack,
+    /// To the destination: I know that it runs there, and give up what is here.
+    Readdress,
+    /// To the source: room is kept.
+    Reserved,
+    /// To the source: there is none.
+    NoRoom,
+    /// To the source: the whole guest is here.
+    Loaded,
+    /// To the source: taken.
+    Taken,
+    /// To the source: not taken.
+    NotTaken,
+    /// To the source: it runs here.
+    Running,
+    /// To the source: I have had it; is it still mine?
+    Whose,
+    /// To the destination: yes.
+    Yours,
+}
+
+const WORDS: [Word; 14] = [
+    Word::Reserve,
+    Word::Take,
+    Word::Ask,
+    Word::Abort,
+    Word::TakenBack,
+    Word::Readdress,
+    Word::Reserved,
+    Word::NoRoom,
+    Word::Loaded,
+    Word::Taken,
+    Word::NotTaken,
+    Word::Running,
+    Word::Whose,
+    Word::Yours,
+];
+
+/// Numbers of migrations, and of links, that fit a wire: 1 to this.
+const KNOWN: u8 = 3;
+
+/// Something said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Said {
+    /// What.
+    pub word: Word,
+    /// About which migration.
+    pub number: u8,
+    /// By which link.
+    pub link: u8,
+}
+
+/// All that was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wire(u128);
+
+impl Wire {
+    /// Says something.
+    pub fn say(&mut self, word: Word, number: u8, link: u8) {
+        // What is said by no link is heard by nobody.
+        if link > 0 {
+            self.0 |= 1 << place(Said { word, number, link });
+        }
+    }
+
+    /// Takes a word off the wire: for a wire that is fair.
+    pub fn forget(&mut self, said: Said) {
+        self.0 &= !(1 << place(said));
+    }
+
+    /// All of it.
+    pub fn all(self) -> impl Iterator<Item = Said> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let place = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some(at(place))
+        })
+    }
+}
+
+impl Word {
+    /// Who hears it.
+    pub fn is_for_destination(self) -> bool {
+        matches!(
+            self,
+            Word::Reserve
+                | Word::Take
+                | Word::Ask
+                | Word::Abort
+                | Word::TakenBack
+                | Word::Readdress
+                | Word::Yours
+        )
+    }
+}
+
+fn place(said: Said) -> u32 {
+    let known = u32::from(KNOWN);
+    assert!((1..=KNOWN).contains(&said.number) && (1..=KNOWN).contains(&said.link), "{said:?}");
+    (said.word as u32 * known + u32::from(said.number - 1)) * known + u32::from(said.link - 1)
+}
+
+fn at(place: u32) -> Said {
+    let known = u32::from(KNOWN);
+    let (number, link) = ((place / known % known) as u8 + 1, (place % known) as u8 + 1);
+    Said { word: WORDS[(place / known / known) as usize], number, link }
+}
