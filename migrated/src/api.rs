@@ -59,6 +59,14 @@ pub enum Command {
         /// A migration's number, or a guest's name.
         migration: String,
     },
+    /// Changes a running migration of this source. Answers its [`crate::status::Status`].
+    Set {
+        /// A migration's number, or a guest's name.
+        migration: String,
+        /// Bytes a second over all channels; null: what the link gives. It has to be there: silence is no wish.
+        #[serde(deserialize_with = "said")]
+        bandwidth_bytes_per_s: Option<u64>,
+    },
     /// The peers, with reachability, round trip and version. Answers a list of [`HostState`].
     Hosts {},
     /// Makes a one-time token for a peer. Answers it.
@@ -73,6 +81,11 @@ pub enum Command {
         /// Its name.
         host: String,
     },
+}
+
+/// A value that may be null, but not be left out.
+fn said<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<u64>, D::Error> {
+    Option::deserialize(value)
 }
 
 /// How a guest shall be moved.

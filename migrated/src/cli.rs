@@ -56,6 +56,13 @@ migration alone and says how to look at it and how to cancel it.
 Exit status: 0 moved, 1 refused, cancelled or rolled back (the guest runs at the source), 2 the command
 line is wrong, 3 in doubt, 130 left alone by Ctrl-C. With -d: 0 it was started, 1 it was refused.";
 
+const SET_EXAMPLES: &str = "\
+Examples:
+  migrated set web bandwidth=5Mbit      leave the link to others for a while
+  migrated set 0e2f9a61 bandwidth=none  take all that the link gives
+
+Give it at the source. The limit holds for disks, deltas and memory together, and until it is changed again.";
+
 /// Moves a running guest with its disks, memory and address to another host
 #[derive(Debug, Parser)]
 #[command(name = "migrated", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -132,6 +139,16 @@ pub enum Action {
         #[arg(value_name = "ID|GUEST")]
         migration: String,
     },
+    /// Change a migration while it runs
+    #[command(after_help = SET_EXAMPLES)]
+    Set {
+        /// The migration's number, or its guest's name
+        #[arg(value_name = "ID|GUEST")]
+        migration: String,
+        /// What to change: bandwidth=RATE like 20Mbit or 2.5MB (a second), or bandwidth=none
+        #[arg(value_name = "bandwidth=RATE", value_parser = setting)]
+        setting: Setting,
+    },
     /// List the paired hosts, with whether and how fast they answer
     Hosts,
     /// Pair with another host: print a one-time token, or use one
@@ -191,6 +208,24 @@ pub struct SendLine {
     pub max_downtime: Option<Duration>,
 }
 
+/// What `set` changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The most that all channels may use, in bytes a second; none: what the link gives.
+    Bandwidth(Option<u64>),
+}
+
+fn setting(text: &str) -> Result<Setting, String> {
+    match text.split_once('=') {
+        Some(("bandwidth", "none")) => Ok(Setting::Bandwidth(None)),
+        Some(("bandwidth", rate)) => {
+            let rate = parse_rate(rate).map_err(|error| error.to_string())?;
+            Ok(Setting::Bandwidth(Some(rate)))
+        }
+        _ => Err("write it like bandwidth=20Mbit or bandwidth=none".to_owned()),
+    }
+}
+
 fn bandwidth(text: &str) -> Result<u64, RateError> {
     parse_rate(text)
 }
@@ -218,7 +253,7 @@ pub fn run(cli: Cli) -> ExitCode {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Action, Cli};
+    use super::{Action, Cli, Setting};
 
     fn refused(words: &[&str]) -> String {
         Cli::try_parse_from([&["migrated"], words].concat()).unwrap_err().to_string()
@@ -248,6 +283,20 @@ mod tests {
         assert!(refused(&["send", "web", "b", "--bandwidth", "20Mb"]).contains("Mbit"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "2"]).contains("300ms"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "0s"]).contains("from 1ms"));
+    }
+
+    #[test]
+    fn a_limit_is_set_by_a_rate_or_none() {
+        let read = |word| match Cli::try_parse_from(["migrated", "set", "web", word]).unwrap().action {
+            Action::Set { setting, .. } => setting,
+            other => panic!("it is set, not {other:?}"),
+        };
+        assert_eq!(read("bandwidth=20Mbit"), Setting::Bandwidth(Some(2_500_000)));
+        assert_eq!(read("bandwidth=none"), Setting::Bandwidth(None));
+        assert!(refused(&["set", "web", "bandwidth=20"]).contains("has no unit"));
+        assert!(refused(&["set", "web", "bandwidth=0Mbit"]).contains("out of range"));
+        assert!(refused(&["set", "web", "downtime=2s"]).contains("bandwidth=none"));
+        assert!(refused(&["set", "web"]).contains("bandwidth=RATE"));
     }
 
     #[test]

@@ -12,13 +12,17 @@
 //! ```
 //!
 //! A message is a length (four bytes, big endian, at most [`MESSAGE_BYTES_MAX`]) and a JSON object. Requests carry a
-//! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read ends the link:
-//! there is no guessing between two daemons.
+//! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read, or is out of
+//! its bounds, ends the link: there is no guessing between two daemons.
+
+mod check;
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use check::Bounded;
 
 use crate::guest::Guest;
 use crate::status::Status;
@@ -96,6 +100,8 @@ pub struct Reserve {
     pub accel: String,
     /// The guest's address changes its site.
     pub wan: bool,
+    /// It runs; otherwise it stays paused. What a destination goes by that was started anew after it took the guest.
+    pub runs: bool,
     /// Only look, start nothing.
     pub dry_run: bool,
 }
@@ -157,7 +163,7 @@ pub enum Answer {
     Verdict {
         /// It was taken: the guest is here.
         taken: bool,
-        /// It is up: it runs, or stands still as it did at the source.
+        /// It has been started: the source's memory of it is not needed any more.
         running: bool,
     },
     /// What became of the names.
@@ -209,6 +215,9 @@ pub enum Garbled {
     /// Not what this version speaks.
     #[error("a message could not be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// A number or a name that cannot be one.
+    #[error("a message says what cannot be: {0}")]
+    Bounds(String),
 }
 
 /// Writes a message with its length.
@@ -230,9 +239,11 @@ pub fn body_len(head: [u8; 4]) -> Result<usize, Garbled> {
     if len > MESSAGE_BYTES_MAX { Err(Garbled::TooLong(len)) } else { Ok(len) }
 }
 
-/// Reads a message's body.
-pub fn decode<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Garbled> {
-    Ok(serde_json::from_slice(body)?)
+/// Reads a message's body, and puts what it says into bounds.
+pub fn decode<T: for<'a> Deserialize<'a> + Bounded>(body: &[u8]) -> Result<T, Garbled> {
+    let mut message: T = serde_json::from_slice(body)?;
+    message.bound().map_err(Garbled::Bounds)?;
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -257,7 +268,7 @@ mod tests {
     #[test]
     fn messages_are_read_as_they_were_written() {
         let requests = [
-            Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::LOCALHOST }),
+            Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::new(192, 0, 2, 1) }),
             Request::PathSwitch {},
             Request::PathBack {},
             Request::Verdict { migration: "m".into(), generation: 1 },

@@ -123,6 +123,9 @@ fn what_is_not_known_is_refused_by_name_and_the_exit_status_tells_refused_from_w
     site.refused(&["stop", "web"], 1, "no guest \"web\"");
     site.refused(&["status", "0e2f9a61"], 1, "\"0e2f9a61\"");
     site.refused(&["cancel", "web"], 1, "\"web\"");
+    site.refused(&["set", "web", "bandwidth=5Mbit"], 1, "\"web\"");
+    site.refused(&["set", "web", "bandwidth=5"], 2, "no unit");
+    site.refused(&["set", "web", "downtime=5s"], 2, "bandwidth=none");
     site.refused(&["unpair", "site-b"], 1, "\"site-b\"");
     site.refused(&["send", "web", "site-b", "--bandwidth", "20Mb"], 2, "Mbit");
     site.refused(&["run", "/nonexistent/web.toml"], 2, "/nonexistent/web.toml");

@@ -6,12 +6,13 @@ use migrated::api::{Command, GuestState, HostState};
 use migrated::guest::Guest;
 use migrated::io::api_client::ApiError;
 use migrated::io::files;
+use migrated::quantity;
 use migrated::render::{plain, table};
 use migrated::status::Status;
 use serde_json::Value;
 
 use super::asking::{Asking, refused};
-use super::{Action, Exit, follow, send};
+use super::{Action, Exit, Setting, follow, send};
 
 /// Does what needs the daemon.
 pub fn run(socket: &Path, json: bool, action: Action) -> Exit {
@@ -51,6 +52,11 @@ async fn act(asking: Asking<'_>, action: Action) -> Result<Exit, ApiError> {
                 )]
             };
             asking.show(Command::Cancel { migration }, accepted).await?;
+        }
+        Action::Set { migration, setting: Setting::Bandwidth(bandwidth_bytes_per_s) } => {
+            let limit = bandwidth_bytes_per_s.map_or("what the link gives".to_owned(), quantity::rate);
+            let accepted = |status: &Status| vec![format!("{}, guest {}: {limit}", status.id, status.guest)];
+            asking.show(Command::Set { migration, bandwidth_bytes_per_s }, accepted).await?;
         }
         Action::Pair { token: None } => {
             asking.show(Command::Pair {}, |token: &String| vec![token.clone()]).await?

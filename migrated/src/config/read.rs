@@ -14,7 +14,9 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use super::{Config, Migration, Network, Zone};
+use crate::guest::is_inner_path;
+
+use super::{Allow, Config, Migration, Network, Zone};
 
 /// The longest `runtime_dir` in bytes. A socket's path has 107 at most, and below it are a guest's and a disk's name.
 const RUNTIME_DIR_BYTES_MAX: usize = 48;
@@ -61,6 +63,9 @@ impl Config {
             "is 0: no guest could run",
             "leave it out for all that the host has",
         );
+        for (peer, allow) in &self.allow {
+            faults.allow(peer, allow);
+        }
         faults.bridges(self);
         if let Some(network) = &self.network {
             faults.network(network);
@@ -122,6 +127,25 @@ impl Faults {
             let is_path = program.is_absolute() || is_bare(program);
             let what = format!("{:?} is neither a path nor a name", program.display().to_string());
             self.fault(!is_path, key, what, "give an absolute path, or a name that is looked for in $PATH");
+        }
+    }
+
+    fn allow(&mut self, peer: &str, allow: &Allow) {
+        let key = |field: &str| format!("allow.{peer}.{field}");
+        self.name(&format!("allow.{peer}"), peer);
+        let numbers = [
+            ("guests_max", allow.guests_max),
+            ("memory_mib", allow.memory_mib),
+            ("disk_gib", allow.disk_gib),
+            ("cpus", allow.cpus),
+        ];
+        for (field, number) in numbers {
+            let remedy = "say guests = [] if it may send nothing";
+            self.fault(number == Some(0), &key(field), "is 0: no guest could come", remedy);
+        }
+        if let Some(images) = &allow.images {
+            let what = format!("{} is no path below images_dir", images.display());
+            self.fault(!is_inner_path(images), &key("images"), what, "write it like \"from-site-a\"");
         }
     }
 
@@ -206,6 +230,7 @@ fn is_bare(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Allowance;
 
     const LEAST: &str = "name = \"site-a\"\nlisten = \"192.0.2.1:7070\"\n";
 
@@ -225,6 +250,8 @@ mod tests {
         let text = include_str!("../../../docs/examples/site-a.toml");
         let config = parse(text).unwrap();
         assert!(config.network.is_some() && config.zones.len() == 1 && config.bridges.len() == 1);
+        let allow = &config.allow["site-b"];
+        assert!(allow.images.is_some() && allow.addresses.is_some() && allow.dns_names.is_some());
         assert!(config.listen_data.is_some() && config.migration.bandwidth_bytes_per_s.is_some());
     }
 
@@ -238,6 +265,10 @@ mod tests {
         assert!(typed.contains("line 1, column 8") && typed.contains("string"), "{typed}");
         let broken = refused("name = \"site-a\nlisten = 3");
         assert!(broken.contains("line 1"), "{broken}");
+        let allowed = refused(&format!("{LEAST}[allow.site-b]\nmemory = 3\n"));
+        assert!(allowed.contains("line 4, column 1") && allowed.contains("memory_mib"), "{allowed}");
+        let network = refused(&format!("{LEAST}[allow.site-b]\naddresses = [\"10.1.0.0\"]\n"));
+        assert!(network.contains("line 4, column") && network.contains("10.1.0.0/24"), "{network}");
         let address = refused("name = \"a\"\nlisten = \"here\"\n");
         assert!(address.contains("line 2, column 10"), "{address}");
         assert!(refused("").contains("missing field `name`"));
@@ -253,6 +284,7 @@ state_dir = "state"
 runtime_dir = "/run/a/folder/with/a/name/that/is/much/too/long/for/sockets"
 programs = { blockd = "./blockd" }
 limits = { memory_mib = 0 }
+allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
 network = { tunnel_address = "224.0.0.1", pool = ["192.0.2.9", "192.0.2.9"] }
 migration = { bandwidth_bytes_per_s = 0, max_downtime_ms = 0, paused_deadline_ms = 0, lease_ms = 0 }
@@ -278,6 +310,8 @@ ttl_s = 999999
                 "runtime_dir",
                 "programs.blockd",
                 "limits.memory_mib",
+                "allow.site-b.memory_mib",
+                "allow.site-b.images",
                 "bridges.lan",
                 "network.tunnel_address",
                 "network.pool",
@@ -292,6 +326,17 @@ ttl_s = 999999
             ]
         );
         assert!(faults.iter().all(|fault| fault.contains("; ")), "each says what to do");
+    }
+
+    /// Safe by what is written: a list that names one host lets no other in.
+    #[test]
+    fn without_a_list_all_are_allowed_and_with_one_only_those_in_it() {
+        let open = parse(LEAST).unwrap();
+        assert_eq!(open.allowance("site-b"), Allowance::Anything);
+        let listed = parse(&format!("{LEAST}[allow.site-b]\nguests = [\"web*\"]\n")).unwrap();
+        assert_eq!(listed.allowance("site-c"), Allowance::Nothing);
+        let Allowance::Only(allow) = listed.allowance("site-b") else { panic!("it is listed") };
+        assert!(allow.guests.as_ref().unwrap()[0].matches("web-1") && allow.memory_mib.is_none());
     }
 
     #[test]

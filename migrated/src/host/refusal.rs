@@ -22,6 +22,24 @@ pub enum Refusal {
         /// Who holds it.
         holder: String,
     },
+    /// Hosts are listed that may send guests, and this one is not among them.
+    #[error(
+        "not allowed: {peer} may send no guest here; add [allow.{peer}] to the configuration of this host"
+    )]
+    NotListed {
+        /// The host that sends.
+        peer: String,
+    },
+    /// The host that sends may send others, but not this.
+    #[error("not allowed: allow.{peer}.{key} in the configuration of this host does not have {asked}")]
+    NotAllowed {
+        /// The host that sends.
+        peer: String,
+        /// The key that forbids it.
+        key: String,
+        /// What was asked for, with its numbers.
+        asked: String,
+    },
     /// Not enough memory.
     #[error(
         "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations; \

@@ -44,8 +44,14 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
         host::boot_digests(&ground.config, &guest).into_iter().map(|(_, digest)| digest.unwrap()).collect();
     assert_eq!(digests.len(), 2);
     let disks = [DiskSize { id: "root".into(), size_bytes: 16 << 20, allocated_bytes: 0 }];
-    let wanted =
-        Wanted { guest: &guest, disks: &disks, boot_digests: &digests, qemu_version: "7.2.0", accel: "tcg" };
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.0",
+        accel: "tcg",
+        sender: None,
+    };
     let facts = host::facts(&ground.config, &guest).await.unwrap();
     assert_eq!(check(&facts, &Reservations::default(), &wanted), []);
 

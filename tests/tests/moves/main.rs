@@ -10,12 +10,15 @@ use tests::world::Plan;
 mod wan;
 mod kinds;
 mod cancelled;
+mod bandwidth;
 mod refused;
 mod failures;
+mod restarts;
 mod itself;
 mod afterwards;
 mod planes;
 mod shown;
+mod cuts;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

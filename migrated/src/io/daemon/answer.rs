@@ -44,6 +44,9 @@ impl Host for Operator {
             Command::Status { migration } => self.status(migration.as_deref()),
             Command::Send(send) => self.send(send).await,
             Command::Cancel { migration } => said(&self.site.migrations.cancel(&migration)?),
+            Command::Set { migration, bandwidth_bytes_per_s } => {
+                said(&self.site.migrations.set_bandwidth(&migration, bandwidth_bytes_per_s)?)
+            }
             Command::Hosts {} => said(&hosts::list(&self.site).await),
             Command::Run { guest, restore } => said(&guests::run(&self.site, guest, restore).await?),
             Command::Stop { guest, now, save } => {

@@ -3,7 +3,8 @@
 //! ```text
 //! begin ─► MigrationHandle ── update, enter ──► ended: the report is saved, and loaded by the next daemon
 //!               ▲ cancel_requested
-//! cancel ───────┘ accepted or refused under the same lock under which phases change (M5)
+//! cancel ───────┤ accepted or refused under the same lock under which phases change (M5)
+//! set_bandwidth ┘ kept here, so that a link that is made anew has it too
 //! ```
 
 use std::io;
@@ -40,6 +41,8 @@ struct Inner {
 struct Entry {
     status: Status,
     cancel: watch::Sender<bool>,
+    /// The limit of its link in bytes a second; none: what the link gives.
+    bandwidth: watch::Sender<Option<u64>>,
     /// A handle is out: somebody works on it.
     runs: bool,
 }
@@ -66,7 +69,7 @@ impl Migrations {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a new migration in. Refused: its guest is in another one, or its number is taken.
+    /// Takes a new migration in, with the limit that its status says. Refused: its guest is in another one, or its number is taken.
     pub fn begin(&self, status: Status) -> Result<MigrationHandle, Failure> {
         let mut inner = self.lock();
         let conflict = |message, hint| Err(Failure::new(FailureCode::Conflict, message, hint));
@@ -84,8 +87,7 @@ impl Migrations {
         }
         inner.entries.retain(|entry| entry.status.id != status.id);
         let id = status.id.clone();
-        let (cancel, _) = watch::channel(false);
-        inner.entries.push(Entry { status, cancel, runs: true });
+        inner.entries.push(Entry::of(status, true));
         Ok(MigrationHandle { migrations: self.clone(), id })
     }
 
@@ -113,6 +115,18 @@ impl Migrations {
         entry.may_cancel()?;
         entry.cancel.send_replace(true);
         info!(migration = entry.status.id, "cancel accepted");
+        Ok(entry.status.clone())
+    }
+
+    /// Limits what a migration's link may use, now and when it is made anew; none: what the link gives. Refused: it
+    /// has ended, the source has to be asked, or nothing could move.
+    pub fn set_bandwidth(&self, wanted: &str, bytes_per_s: Option<u64>) -> Result<Status, Failure> {
+        let mut inner = self.lock();
+        let entry = inner.find(wanted)?;
+        entry.may_limit(bytes_per_s)?;
+        entry.bandwidth.send_replace(bytes_per_s);
+        entry.status.link.limit_bytes_per_s = bytes_per_s;
+        info!(migration = entry.status.id, ?bytes_per_s, "bandwidth set");
         Ok(entry.status.clone())
     }
 }
@@ -147,8 +161,32 @@ impl Inner {
 
 impl Entry {
     fn of_report(report: Report) -> Self {
-        let (cancel, _) = watch::channel(false);
-        Self { status: Status::of_report(report), cancel, runs: false }
+        Self::of(Status::of_report(report), false)
+    }
+
+    fn of(status: Status, runs: bool) -> Self {
+        let bandwidth = watch::Sender::new(status.link.limit_bytes_per_s);
+        Self { status, cancel: watch::Sender::new(false), bandwidth, runs }
+    }
+
+    fn may_limit(&self, bytes_per_s: Option<u64>) -> Result<(), Failure> {
+        let status = &self.status;
+        if bytes_per_s == Some(0) {
+            let message = format!("a bandwidth of 0: nothing of migration {} could move", status.id);
+            let hint = "give it more, or give it up by `migrated cancel`; none is no limit";
+            return Err(Failure::new(FailureCode::BadRequest, message, hint));
+        }
+        let refused = |message, hint| Err(Failure::new(FailureCode::Conflict, message, hint));
+        if !self.runs {
+            let message = format!("migration {} has ended: {}", status.id, status.phase.name());
+            return refused(message, "there is nothing to limit");
+        }
+        if status.incoming {
+            let message =
+                format!("the bandwidth of migration {} is set at its source, {:?}", status.id, status.source);
+            return refused(message, "give the command there");
+        }
+        Ok(())
     }
 
     fn may_cancel(&self) -> Result<(), Failure> {
@@ -234,6 +272,11 @@ impl MigrationHandle {
         if requested.wait_for(|requested| *requested).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// The limit of its link in bytes a second, as it is wanted now and later.
+    pub fn bandwidth(&self) -> watch::Receiver<Option<u64>> {
+        self.with(|entry| entry.bandwidth.subscribe())
     }
 
     /// It never was one: a look, or something that could not even begin.
