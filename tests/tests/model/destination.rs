@@ -40,7 +40,8 @@ impl State {
                 }
             }
             Word::TakenBack => self.hear_that_it_was_taken_back(said.number),
-            Word::Readdress if self.destination.journal.verdict(said.number) == Some(true) => {
+            // Whoever is still being started is not done.
+            Word::Readdress if self.destination.arrival.is_none() && self.has_started_there() => {
                 let generation = self.destination.journal.generation_of(said.number);
                 self.destination.journal.append(said.number, generation, Step::Done);
             }
@@ -117,7 +118,7 @@ impl State {
         let taken = verdict == Some(true);
         let word = if taken { Word::Taken } else { Word::NotTaken };
         self.wire.say(word, said.number, said.link);
-        if taken && matches!(self.destination.machine, Machine::Running(_)) {
+        if taken && self.destination.journal.says(said.number, Step::Started) {
             self.wire.say(Word::Running, said.number, said.link);
         }
     }

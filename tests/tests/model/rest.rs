@@ -16,6 +16,17 @@ use super::world::{Action, Side, World, may_connect, reaches};
 /// More steps than any way to rest has.
 const STEPS_MAX: usize = 200;
 
+/// What comes first where a daemon has something to do and something to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// What it does by itself.
+    Deeds,
+    /// What it hears, and new links.
+    Words,
+}
+
+const ORDERS: [First; 2] = [First::Deeds, First::Words];
+
 thread_local! {
     /// What is known to come to rest: thousands of states differ in nothing but what is under way.
     static KNOWN: RefCell<(RandomState, HashSet<u64>)> = RefCell::default();
@@ -28,7 +39,7 @@ pub fn comes_to_rest(world: &World, state: &State) -> bool {
     if KNOWN.with_borrow(|(hasher, known)| known.contains(&key(hasher))) {
         return true;
     }
-    let rests = way_to_rest(world, state.clone()).1;
+    let rests = ORDERS.iter().all(|order| way_to_rest(world, state.clone(), *order).1);
     if rests {
         KNOWN.with_borrow_mut(|(hasher, known)| known.insert(key(hasher)));
     }
@@ -56,10 +67,10 @@ fn forget_links(state: &mut State) {
 }
 
 /// What happens, and whether the guest runs at one side in the end.
-pub fn way_to_rest(world: &World, mut state: State) -> (Vec<Action>, bool) {
+fn way_to_rest(world: &World, mut state: State, first: First) -> (Vec<Action>, bool) {
     let mut way = Vec::new();
     while way.len() < STEPS_MAX {
-        let Some(action) = next(world, &mut state) else {
+        let Some(action) = next(world, &mut state, first) else {
             let rests = state.is_at_rest_on(Side::Source) || state.is_at_rest_on(Side::Destination);
             return (way, rests && (state.told.forsaken || state.told.risked || state.is_whole()));
         };
@@ -69,27 +80,32 @@ pub fn way_to_rest(world: &World, mut state: State) -> (Vec<Action>, bool) {
     (way, false)
 }
 
-fn next(world: &World, state: &mut State) -> Option<Action> {
-    let mut actions = Vec::new();
-    world.orderly(state, &mut actions);
-    if let Some(action) = actions.first() {
-        return Some(*action);
+fn next(world: &World, state: &mut State, first: First) -> Option<Action> {
+    let mut deeds = Vec::new();
+    world.orderly(state, &mut deeds);
+    let said = state.wire.all().find(|said| reaches(state, *said));
+    let said = said.filter(|_| deeds.is_empty() || first == First::Words);
+    if let Some(said) = said {
+        state.wire.forget(said);
+        return Some(Action::Hear(said));
     }
-    if may_connect(state) {
+    if may_connect(state) && (deeds.is_empty() || first == First::Words) {
         forget_links(state);
         return Some(Action::Connect);
     }
-    let said = state.wire.all().find(|said| reaches(state, *said));
-    if let Some(said) = said {
-        state.wire.forget(said);
-    }
     let asks_again = world.rules.asks_again && state.source_waits_for_an_answer();
-    said.map(Action::Hear).or(asks_again.then_some(Action::AskAgain))
+    deeds.first().copied().or(asks_again.then_some(Action::AskAgain))
 }
 
 /// The same from a state as it is found, for whoever reads a failure.
 pub fn told(world: &World, state: &State) -> String {
-    let (way, rests) = way_to_rest(world, cut(state));
-    let way: Vec<String> = way.iter().map(|action| format!("  {action:?}")).collect();
-    format!("from there, with nothing more going wrong (comes to rest: {rests}):\n{}", way.join("\n"))
+    let ways = ORDERS.map(|first| {
+        let (way, rests) = way_to_rest(world, cut(state), first);
+        let way: Vec<String> = way.iter().map(|action| format!("  {action:?}")).collect();
+        format!(
+            "with nothing more going wrong, {first:?} first (comes to rest: {rests}):\n{}",
+            way.join("\n")
+        )
+    });
+    ways.join("\n")
 }

@@ -29,7 +29,7 @@ pub enum Word {
     Taken,
     /// To the source: not taken.
     NotTaken,
-    /// To the source: it runs here.
+    /// To the source: it was started here, and is here for good.
     Running,
     /// To the source: I have had it; is it still mine?
     Whose,
