@@ -149,10 +149,11 @@ impl State {
         self.destination.machine = Machine::Gone;
     }
 
-    /// There are no links any more.
-    pub fn destination_loses_its_links(&mut self) {
-        self.destination.ended = self.links;
+    /// It finds that the links up to this one are dead.
+    pub fn destination_loses_links(&mut self, upto: u8) {
+        self.destination.ended = self.destination.ended.max(upto);
         match &mut self.destination.arrival {
+            Some(arrival) if arrival.link > upto => {}
             Some(arrival) if arrival.stage < Stage::Taken => self.give_up(),
             Some(arrival) => arrival.link = 0,
             None => {}

@@ -13,10 +13,16 @@ mod oracle;
 mod faults;
 mod rest;
 mod world;
+mod happening;
+mod simulation;
+mod trouble;
+mod judge;
+mod carrier;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
 use rules::Rules;
+use simulation::Seen;
 use world::{Bounds, COMES_TO_REST, NEVER_TWICE, ONE_WRITER, WHOLE, World};
 
 /// Explores until `enough` is found; says how much that was, and what was found against the rules.
@@ -112,5 +118,55 @@ fn leaving_out_any_one_rule_is_noticed() {
         let wrong = explore(World { rules, bounds, operator }, HasDiscoveries::AnyOf([expected].into()));
         let found = wrong.iter().any(|wrong| wrong.starts_with(expected));
         assert!(found, "nobody noticed that {name} is left out");
+    }
+}
+
+fn number_from_env(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a whole number")))
+}
+
+/// `SIM_SEEDS=n` runs n seeds; `SIM_SEED=s` replays one.
+#[test]
+fn every_seed_ends_with_one_guest_that_has_all_its_writes() {
+    let seeds = match number_from_env("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number_from_env("SIM_SEEDS").unwrap_or(5000),
+    };
+    let mut total = Seen::default();
+    for seed in seeds.clone() {
+        let seen = simulation::run(seed, Rules::ALL).unwrap_or_else(|wrong| {
+            panic!(
+                "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test -p tests --test model every_seed"
+            )
+        });
+        total.moved += seen.moved;
+        total.back += seen.back;
+        total.again += seen.again;
+        total.in_doubt += seen.in_doubt;
+        total.handed_back += seen.handed_back;
+        total.faults += seen.faults;
+    }
+    let count = seeds.end - seeds.start;
+    println!("{count} seeds: {total:?}");
+    let is_lively = total.faults > count && total.in_doubt > count / 20 && total.handed_back > count / 100;
+    assert!(count == 1 || is_lively, "the worlds are too quiet");
+}
+
+/// The simulation is no better than what it notices.
+#[test]
+fn seeds_notice_rules_that_are_left_out() {
+    let kept = Rules::ALL;
+    let all = [
+        ("verdict_is_journalled", Rules { verdict_is_journalled: false, ..kept }),
+        ("fence_before_handing_back", Rules { fence_before_handing_back: false, ..kept }),
+        ("started_before_it_runs", Rules { started_before_it_runs: false, ..kept }),
+    ];
+    for (name, rules) in all {
+        let found =
+            (0..20_000).find_map(|seed| simulation::run(seed, rules).err().map(|wrong| (seed, wrong)));
+        let (seed, wrong) = found.unwrap_or_else(|| panic!("nobody noticed that {name} is left out"));
+        println!("without {name}: seed {seed}: {}", wrong.lines().next().unwrap_or_default());
     }
 }

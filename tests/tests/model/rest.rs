@@ -53,7 +53,7 @@ fn cut(state: &State) -> State {
     if state.source.linked {
         state.source_loses_its_link();
     }
-    state.destination_loses_its_links();
+    state.destination_loses_links(state.links);
     forget_links(&mut state);
     state
 }

@@ -12,17 +12,19 @@ use super::wire::{Said, Word};
 
 impl State {
     /// The generation that the newest migration gives to the disks.
-    fn next_generation(&self) -> u8 {
+    pub fn next_generation(&self) -> u8 {
         self.source.journal.generation_of(self.source.number)
     }
 
-    fn say(&mut self, word: Word) {
+    /// Says something to the destination, where there is a link.
+    pub fn say(&mut self, word: Word) {
         if self.source.linked {
             self.wire.say(word, self.source.number, self.links);
         }
     }
 
-    fn promise(&mut self, step: Step) {
+    /// Journals something about the newest migration.
+    pub fn promise(&mut self, step: Step) {
         let (number, generation) = (self.source.number, self.next_generation());
         self.source.journal.append(number, generation, step);
     }

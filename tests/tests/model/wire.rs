@@ -5,7 +5,7 @@
 //! else.
 
 /// A word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Word {
     /// To the destination: may the guest come?
     Reserve,
@@ -37,28 +37,8 @@ pub enum Word {
     Yours,
 }
 
-const WORDS: [Word; 14] = [
-    Word::Reserve,
-    Word::Take,
-    Word::Ask,
-    Word::Abort,
-    Word::TakenBack,
-    Word::Readdress,
-    Word::Reserved,
-    Word::NoRoom,
-    Word::Loaded,
-    Word::Taken,
-    Word::NotTaken,
-    Word::Running,
-    Word::Whose,
-    Word::Yours,
-];
-
-/// Numbers of migrations, and of links, that fit a wire: 1 to this.
-const KNOWN: u8 = 3;
-
 /// Something said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Said {
     /// What.
     pub word: Word,
@@ -68,32 +48,30 @@ pub struct Said {
     pub link: u8,
 }
 
-/// All that was said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Wire(u128);
+/// All that was said, in order and each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Wire(Vec<Said>);
 
 impl Wire {
     /// Says something.
     pub fn say(&mut self, word: Word, number: u8, link: u8) {
+        let said = Said { word, number, link };
         // What is said by no link is heard by nobody.
-        if link > 0 {
-            self.0 |= 1 << place(Said { word, number, link });
+        if link > 0
+            && let Err(place) = self.0.binary_search(&said)
+        {
+            self.0.insert(place, said);
         }
     }
 
     /// Takes a word off the wire: for a wire that is fair.
     pub fn forget(&mut self, said: Said) {
-        self.0 &= !(1 << place(said));
+        self.0.retain(|other| *other != said);
     }
 
     /// All of it.
-    pub fn all(self) -> impl Iterator<Item = Said> {
-        let mut left = self.0;
-        std::iter::from_fn(move || {
-            let place = (left != 0).then(|| left.trailing_zeros())?;
-            left &= left - 1;
-            Some(at(place))
-        })
+    pub fn all(&self) -> impl Iterator<Item = Said> {
+        self.0.iter().copied()
     }
 }
 
@@ -111,16 +89,4 @@ impl Word {
                 | Word::Yours
         )
     }
-}
-
-fn place(said: Said) -> u32 {
-    let known = u32::from(KNOWN);
-    assert!((1..=KNOWN).contains(&said.number) && (1..=KNOWN).contains(&said.link), "{said:?}");
-    (said.word as u32 * known + u32::from(said.number - 1)) * known + u32::from(said.link - 1)
-}
-
-fn at(place: u32) -> Said {
-    let known = u32::from(KNOWN);
-    let (number, link) = ((place / known % known) as u8 + 1, (place % known) as u8 + 1);
-    Said { word: WORDS[(place / known / known) as usize], number, link }
 }

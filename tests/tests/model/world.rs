@@ -277,7 +277,7 @@ impl World {
             }
             Action::Hear(said) => state.source_hears(said, &self.rules),
             Action::LoseLink(Side::Source) => state.source_loses_its_link(),
-            Action::LoseLink(Side::Destination) => state.destination_loses_its_links(),
+            Action::LoseLink(Side::Destination) => state.destination_loses_links(state.links),
             Action::Doubt => state.doubt(),
             Action::AskAgain => state.ask_again(),
             Action::Pause => {
@@ -333,7 +333,8 @@ impl State {
         }
     }
 
-    fn write(&mut self, side: Side) {
+    /// The guest writes.
+    pub fn write(&mut self, side: Side) {
         let (machine, disk) = match side {
             Side::Source => (&mut self.source.machine, &mut self.source.disk),
             Side::Destination => (&mut self.destination.machine, &mut self.destination.disk),
@@ -343,7 +344,8 @@ impl State {
         *machine = Machine::Running(self.latest);
     }
 
-    fn start_from_disk(&mut self, side: Side) {
+    /// A guest is started from its disk.
+    pub fn start_from_disk(&mut self, side: Side) {
         self.told.forgotten |= !self.told.memory_lost;
         match side {
             Side::Source => self.source.machine = Machine::Running(self.source.disk.version),
