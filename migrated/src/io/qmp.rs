@@ -377,6 +377,7 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -384,7 +385,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{UnixListener, UnixStream};
 
-    use super::{Qmp, QmpError};
+    use super::{Qmp, QmpError, dial};
 
     /// A monitor that a test plays.
     struct Monitor {
