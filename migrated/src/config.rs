@@ -42,6 +42,9 @@ pub struct Config {
     /// The programs.
     #[serde(default)]
     pub programs: Programs,
+    /// How QEMU is run.
+    #[serde(default)]
+    pub qemu: Qemu,
     /// What guests may use of the host.
     #[serde(default)]
     pub limits: Limits,
@@ -87,6 +90,14 @@ impl Default for Programs {
     fn default() -> Self {
         Self { blockd: "blockd".into(), qemu: "qemu-system-x86_64".into() }
     }
+}
+
+/// How QEMU is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Qemu {
+    /// The user that it runs as; none: the one that the daemon runs as, which is root.
+    pub user: Option<String>,
 }
 
 /// What guests may use of the host.

@@ -53,6 +53,8 @@ pub struct Facts {
     pub bridges: BTreeMap<String, (String, bool)>,
     /// Digests (BLAKE3, hex) of the boot files of the guest in question, kernel first, or why there is none.
     pub boot_digests: Vec<(PathBuf, Result<String, String>)>,
+    /// It is at home here already, and stands still.
+    pub is_stopped_here: bool,
     /// What is at the places of its images, by disk.
     pub images: BTreeMap<String, Image>,
 }
@@ -133,6 +135,8 @@ pub struct Reservation {
     pub vcpus: u32,
     /// The host that it came from, or comes from; none: it was started here.
     pub from: Option<String>,
+    /// It is on its way here.
+    pub is_arriving: bool,
 }
 
 /// All promises of a host, by guest.
@@ -170,6 +174,11 @@ impl Reservations {
     pub fn of_peer<'a>(&'a self, peer: &str, guest: &str) -> impl Iterator<Item = &'a Reservation> {
         let others = self.by_guest.iter().filter(move |(name, _)| *name != guest).map(|(_, one)| one);
         others.filter(move |one| one.from.as_deref() == Some(peer))
+    }
+
+    /// Who holds room for guests on their way: it may be free again soon.
+    pub fn holders(&self) -> Vec<String> {
+        self.by_guest.values().filter(|one| one.is_arriving).map(|one| one.holder.clone()).collect()
     }
 
     /// Memory in MiB of all of them.
@@ -238,6 +247,7 @@ impl Facts {
             disk_size_bytes: wanted.disks.iter().map(|disk| disk.size_bytes).fold(0, u64::saturating_add),
             vcpus: wanted.guest.vcpus,
             from: wanted.sender.map(|sender| sender.name.to_owned()),
+            is_arriving: wanted.sender.is_some(),
         }
     }
 }
@@ -248,6 +258,10 @@ pub fn check(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec
     let mut refusals = Vec::new();
     if let Err(faults) = guest.check() {
         refusals.extend(faults.into_iter().map(Refusal::Description));
+    }
+    if facts.is_stopped_here && wanted.sender.is_some() {
+        let holder = "it is stopped here".to_owned();
+        refusals.push(Refusal::Guest { name: guest.name.clone(), holder });
     }
     if let Some(held) = promised.get(&guest.name) {
         refusals.push(Refusal::Guest { name: guest.name.clone(), holder: held.holder.clone() });
@@ -265,8 +279,11 @@ pub fn check(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec
 
 fn memory(facts: &Facts, promised: &Reservations, guest: &Guest) -> Option<Refusal> {
     let available_mib = facts.memory_free_mib(promised);
-    (guest.memory_mib > available_mib)
-        .then_some(Refusal::Memory { needed_mib: guest.memory_mib, available_mib })
+    (guest.memory_mib > available_mib).then(|| Refusal::Memory {
+        needed_mib: guest.memory_mib,
+        available_mib,
+        holders: promised.holders(),
+    })
 }
 
 fn disk(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refusal> {
@@ -282,6 +299,7 @@ fn disk(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refu
                 .fold(0, u64::saturating_add)
                 .div_ceil(MIB),
             available_mib: available / MIB,
+            holders: promised.holders(),
         });
     }
     for disk in &wanted.guest.disks {

@@ -121,6 +121,14 @@ pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
     })
 }
 
+/// Whether `peer` may have a say about a migration as its source: nothing is written of it here, or only that it came
+/// from there. What this host sends, or another sent, is not its to end.
+pub fn is_from(records: &[Record], migration: &str, peer: &str) -> bool {
+    let own = [Step::Begun, Step::Releasing, Step::Released, Step::RolledBack];
+    let mut records = records.iter().filter(|record| record.migration == migration);
+    records.all(|record| record.peer == peer && !own.contains(&record.step))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +149,16 @@ mod tests {
         let line = String::from_utf8(encode(&record(Step::Taken))).unwrap();
         let json = r#"{"migration":"m1","guest":"web","generation":2,"peer":"b","step":"taken","unix_ms":5}"#;
         assert_eq!(line, format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())));
+    }
+
+    #[test]
+    fn only_its_source_has_a_say_about_a_migration() {
+        let arrived = [record(Step::Reserved), record(Step::Taken)];
+        assert!(is_from(&arrived, "m1", "b") && is_from(&[], "m1", "b"));
+        assert!(!is_from(&arrived, "m1", "c") && is_from(&arrived, "m2", "c"));
+        for step in [Step::Begun, Step::Releasing] {
+            assert!(!is_from(&[record(step)], "m1", "b"), "this host is its source");
+        }
     }
 
     #[test]

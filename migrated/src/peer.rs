@@ -25,6 +25,7 @@ use thiserror::Error;
 pub use check::Bounded;
 
 use crate::guest::Guest;
+use crate::journal::Step;
 use crate::status::Status;
 
 /// Largest message, without its length.
@@ -65,6 +66,20 @@ pub enum Request {
         /// The migration.
         migration: String,
         /// Its generation.
+        generation: u64,
+    },
+    /// What has been promised of this migration? Looks only, and promises nothing.
+    Consult {
+        /// The migration.
+        migration: String,
+    },
+    /// An operator at the source has said that the guest is there again: whatever was promised here is void.
+    TakenBack {
+        /// The migration.
+        migration: String,
+        /// The guest.
+        guest: String,
+        /// The generation that the guest has there now.
         generation: u64,
     },
     /// The guest's names are to lead here.
@@ -165,6 +180,11 @@ pub enum Answer {
         taken: bool,
         /// It has been started: the source's memory of it is not needed any more.
         running: bool,
+    },
+    /// What the journal says last of a migration.
+    Consulted {
+        /// None: nothing.
+        promised: Option<Step>,
     },
     /// What became of the names.
     Readdressed {
@@ -272,6 +292,8 @@ mod tests {
             Request::PathSwitch {},
             Request::PathBack {},
             Request::Verdict { migration: "m".into(), generation: 1 },
+            Request::Consult { migration: "m".into() },
+            Request::TakenBack { migration: "m".into(), guest: "web".into(), generation: 2 },
             Request::Readdress {},
             Request::Abort { reason: "cancelled".into(), keep_disks: false },
         ];

@@ -24,7 +24,7 @@ fn seeds() -> Vec<Value> {
     vec![
         json!({"id": 1, "request": {"request": "reserve", "migration": "ab", "generation": 1, "guest": guest,
             "disks": [{"id": "root", "size_bytes": 4096, "allocated_bytes": 0}], "boot_digests": [digest, digest],
-            "qemu_version": "7.2.0", "accel": "tcg", "wan": true, "dry_run": false}}),
+            "qemu_version": "7.2.0", "accel": "tcg", "wan": true, "runs": true, "dry_run": false}}),
         json!({"id": 2, "request": {"request": "path-prepare", "tunnel": 7, "remote": "192.0.2.1"}}),
         json!({"id": 3, "request": {"request": "take", "migration": "ab", "generation": 2, "run": true}}),
         json!({"id": 4, "request": {"request": "verdict", "migration": "ab", "generation": 2}}),

@@ -56,6 +56,9 @@ impl Config {
             faults.fault(same, "listen_data", "is the same as listen", "leave it out");
         }
         faults.folders(self);
+        if let Some(user) = &self.qemu.user {
+            faults.name("qemu.user", user);
+        }
         let memory_mib = self.limits.memory_mib;
         faults.fault(
             memory_mib == Some(0),
@@ -252,7 +255,11 @@ mod tests {
         assert!(config.network.is_some() && config.zones.len() == 1 && config.bridges.len() == 1);
         let allow = &config.allow["site-b"];
         assert!(allow.images.is_some() && allow.addresses.is_some() && allow.dns_names.is_some());
-        assert!(config.listen_data.is_some() && config.migration.bandwidth_bytes_per_s.is_some());
+        assert!(
+            config.qemu.user.is_some()
+                && config.listen_data.is_some()
+                && config.migration.bandwidth_bytes_per_s.is_some()
+        );
     }
 
     #[test]
@@ -284,6 +291,7 @@ state_dir = "state"
 runtime_dir = "/run/a/folder/with/a/name/that/is/much/too/long/for/sockets"
 programs = { blockd = "./blockd" }
 limits = { memory_mib = 0 }
+qemu = { user = "a b" }
 allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
 network = { tunnel_address = "224.0.0.1", pool = ["192.0.2.9", "192.0.2.9"] }
@@ -309,6 +317,7 @@ ttl_s = 999999
                 "state_dir",
                 "runtime_dir",
                 "programs.blockd",
+                "qemu.user",
                 "limits.memory_mib",
                 "allow.site-b.memory_mib",
                 "allow.site-b.images",

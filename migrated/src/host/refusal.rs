@@ -42,19 +42,23 @@ pub enum Refusal {
     },
     /// Not enough memory.
     #[error(
-        "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations; \
-         stop a guest, or raise limits.memory_mib"
+        "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations{}; \
+         stop a guest, or raise limits.memory_mib",
+        held(.holders)
     )]
     Memory {
         /// What the guest needs.
         needed_mib: u64,
         /// What there is for it.
         available_mib: u64,
+        /// Who holds room for guests on their way.
+        holders: Vec<String>,
     },
     /// Not enough disk.
     #[error(
         "disk: {needed_mib} MiB are needed ({allocated_mib} MiB in use at the source, the rest for growth) and \
-         {available_mib} MiB available in images_dir after reservations; make room there"
+         {available_mib} MiB available in images_dir after reservations{}; make room there",
+        held(.holders)
     )]
     Disk {
         /// The disks' full sizes, less what is here of them.
@@ -63,6 +67,8 @@ pub enum Refusal {
         allocated_mib: u64,
         /// What there is for it.
         available_mib: u64,
+        /// Who holds room for guests on their way.
+        holders: Vec<String>,
     },
     /// The machine type is not offered.
     #[error(
@@ -140,4 +146,8 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn held(holders: &[String]) -> String {
+    if holders.is_empty() { String::new() } else { format!(" ({})", holders.join(", ")) }
 }

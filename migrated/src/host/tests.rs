@@ -30,6 +30,7 @@ fn facts() -> Facts {
         kvm: Kvm::Absent("there is no /dev/kvm".into()),
         bridges: BTreeMap::from([("lan".into(), ("br0".into(), true))]),
         boot_digests: vec![("k".into(), Ok("aa".into()))],
+        is_stopped_here: false,
         images: BTreeMap::from([("root".into(), Image::Absent)]),
     }
 }
@@ -60,6 +61,7 @@ fn promise(memory_mib: u64, memory_used_mib: u64, disk_bytes: u64) -> Reservatio
         disk_size_bytes: disk_bytes,
         vcpus: 2,
         from: Some("site-b".into()),
+        is_arriving: false,
     }
 }
 
@@ -75,11 +77,11 @@ fn memory_is_refused_with_needed_and_available() {
     promised.reserve("db", promise(3000, 0, 0)).unwrap();
     assert_eq!(refusals(&facts(), &promised, &guest()), []);
     promised.reserve("mail", promise(600, 0, 0)).unwrap();
-    let refused = Refusal::Memory { needed_mib: 512, available_mib: 4096 - 3600 - 64 };
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 4096 - 3600 - 64, holders: Vec::new() };
     assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
     promised.get_mut("db").unwrap().memory_used_mib = 3000;
     // Now the limit counts: 4096 for all guests together.
-    let refused = Refusal::Memory { needed_mib: 512, available_mib: 496 };
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 496, holders: Vec::new() };
     let found = refusals(&facts(), &promised, &guest());
     assert_eq!(found, [refused]);
     let text = found[0].to_string();
@@ -93,7 +95,7 @@ fn memory_is_refused_with_needed_and_available() {
 fn disk_space_is_refused_with_the_numbers() {
     let mut promised = Reservations::default();
     promised.reserve("db", promise(1, 0, 40 * MIB)).unwrap();
-    let refused = Refusal::Disk { needed_mib: 66, allocated_mib: 7, available_mib: 60 };
+    let refused = Refusal::Disk { needed_mib: 66, allocated_mib: 7, available_mib: 60, holders: Vec::new() };
     assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
     let mut facts = facts();
     facts.images.insert("root".into(), Image::Ours { allocated_bytes: 6 * MIB });
@@ -270,4 +272,57 @@ fn sizes_without_measure_are_refused() {
     };
     let found = check(&facts(), &Reservations::default(), &wanted);
     assert!(matches!(found[..], [Refusal::Disk { .. }]), "{found:?}");
+}
+
+/// S0-37: the room is promised under the lock that it was looked at under, and who has it is said.
+#[test]
+fn two_hosts_that_want_the_same_room_get_it_once() {
+    let mut facts = facts();
+    facts.memory_limit_mib = 1000;
+    facts.disk_available_bytes = 100 * MIB;
+    let mut promised = Reservations::default();
+    let (disks, digests) = (disks(), ["aa".to_owned()]);
+    let web = guest();
+    let mut db = guest();
+    db.name = "db".into();
+    let wanted = |guest, name| Wanted {
+        guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: Some(Sender { name, allowance: Allowance::Anything }),
+    };
+    let (first, second) = (wanted(&web, "site-b"), wanted(&db, "site-c"));
+    assert_eq!(check(&facts, &promised, &first), []);
+    promised.reserve("web", facts.reservation(&first, "migration 12ab from site-b holds it")).unwrap();
+    let found = check(&facts, &promised, &second);
+    assert!(matches!(found[..], [Refusal::Memory { .. }, Refusal::Disk { .. }]), "{found:?}");
+    assert!(
+        found.iter().all(|one| one.to_string().contains("(migration 12ab from site-b holds it)")),
+        "{found:?}"
+    );
+    // The very same guest from another host is told so too.
+    let found = check(&facts, &promised, &wanted(&web, "site-c"));
+    assert!(found[0].to_string().contains("migration 12ab from site-b holds it"), "{found:?}");
+    assert!(promised.release("web"));
+    assert_eq!(check(&facts, &promised, &second), []);
+}
+
+#[test]
+fn a_guest_that_is_stopped_here_is_not_replaced() {
+    let facts = Facts { is_stopped_here: true, ..facts() };
+    let (guest, disks, digests) = (guest(), disks(), ["aa".to_owned()]);
+    let sender = Some(Sender { name: "site-b", allowance: Allowance::Anything });
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender,
+    };
+    let found = check(&facts, &Reservations::default(), &wanted);
+    assert!(found.len() == 1 && found[0].to_string().contains("it is stopped here"), "{found:?}");
+    assert_eq!(check(&facts, &Reservations::default(), &Wanted { sender: None, ..wanted }), []);
 }

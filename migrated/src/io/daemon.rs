@@ -13,6 +13,7 @@ mod answer;
 mod folders;
 mod guests;
 mod hosts;
+mod recover;
 
 use std::sync::Arc;
 

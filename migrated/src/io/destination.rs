@@ -13,6 +13,7 @@ mod arrival;
 mod names;
 mod reserve;
 mod recovery;
+mod taken_back;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -163,6 +164,12 @@ impl Visit {
                 return self.take(id, &migration, generation, run).await;
             }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
+            Request::Consult { migration } => {
+                Answer::Consulted { promised: self.site.journal.last_step(&migration) }
+            }
+            Request::TakenBack { migration, guest, generation } => {
+                done(taken_back::obey(&self.site, self.link.peer(), &migration, &guest, generation).await)
+            }
             Request::Readdress {} => match &self.arrival {
                 Some(arrival) => {
                     self.is_readdressed = true;

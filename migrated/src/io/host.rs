@@ -114,6 +114,8 @@ pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, HostError> {
             kvm,
             bridges: config.bridges.iter().map(bridge).collect(),
             boot_digests: boot_digests(&config, &guest),
+            // Who keeps the guests says so.
+            is_stopped_here: false,
             images: images(&config, &guest),
         })
     });

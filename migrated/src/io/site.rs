@@ -189,6 +189,7 @@ impl Site {
             disk_size_bytes: sizes.iter().map(|(size, _)| size).sum(),
             vcpus: guest.vcpus,
             from,
+            is_arriving: false,
         }
     }
 

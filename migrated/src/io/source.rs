@@ -42,9 +42,10 @@ use crate::status::Status;
 
 use self::account::Account;
 use self::context::{Context, Heard, Options};
-use self::recovery::forget;
+use self::recovery::{forget, tell_taken_back};
 
 pub use self::path::{move_of, tap_of, tunnel_number};
+pub use self::prepare::control;
 pub use self::recovery::recover;
 
 /// How long QEMU and blockd may take to end when their guest is gone.
@@ -182,7 +183,11 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     }
     let report = run.account.report(&context, outcome, run.migration.reasons());
     settle(&context, &claim, outcome).await;
-    forget(&context.site, context.handle.id());
+    if context.known().is_taken_back {
+        tell_taken_back(&context, &claim);
+    } else {
+        forget(&context.site, context.handle.id());
+    }
     let link = context.known().link.take();
     context.end_tasks();
     if let Some(link) = link {
@@ -220,7 +225,7 @@ impl Run {
         let (tell, mut told) = mpsc::channel(4);
         context.spawn(watch::watch(Arc::clone(&context), tell));
         context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
-        let (mut has_cancelled, mut has_closed) = (false, false);
+        let (mut has_cancelled, mut has_closed, mut has_taken_back) = (false, false, false);
         self.act().await;
         while !self.migration.phase().is_final() {
             let deadline = self.migration.poll_timeout();
@@ -234,6 +239,10 @@ impl Run {
                     has_cancelled = true;
                     self.migration.handle(Event::Cancelled, context.now());
                 }
+                () = context.handle.taken_back(), if !has_taken_back => {
+                    has_taken_back = true;
+                    self.take_back();
+                }
                 () = context.machine.qmp().closed(), if !has_closed => {
                     has_closed = true;
                     // Its last words say why.
@@ -245,6 +254,19 @@ impl Run {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.migration.handle_timeout(context.now()),
             }
             self.act().await;
+        }
+    }
+
+    /// An operator has said that the destination is gone for good: the guest is here, as the next generation.
+    fn take_back(&mut self) {
+        self.context.known().generation += 1;
+        match self.context.promise(Step::TakenBack) {
+            Ok(()) => {
+                self.context.known().is_taken_back = true;
+                self.context.warn("an operator has said that the guest is here");
+                self.migration.handle(Event::Verdict { taken: false }, self.context.now());
+            }
+            Err(error) => self.context.warn(format!("the guest stays in doubt: {error:#}")),
         }
     }
 

@@ -45,6 +45,12 @@ impl Bounded for Call {
                 id(migration)?;
                 counted(*generation)
             }
+            Request::Consult { migration } => id(migration),
+            Request::TakenBack { migration, guest, generation } => {
+                id(migration)?;
+                id(guest)?;
+                counted(*generation)
+            }
             Request::Abort { reason, .. } => {
                 text(reason);
                 Ok(())
@@ -68,7 +74,7 @@ impl Bounded for Message {
                     texts(names);
                     texts(troubles);
                 }
-                Answer::Done {} | Answer::Verdict { .. } => {}
+                Answer::Done {} | Answer::Verdict { .. } | Answer::Consulted { .. } => {}
             },
             Message::Notice { notice: Notice::Failed { reason } } => text(reason),
             Message::Notice { notice: Notice::Loaded {} | Notice::Running {} } => {}

@@ -13,6 +13,7 @@ mod cancelled;
 mod bandwidth;
 mod refused;
 mod failures;
+mod in_doubt;
 mod restarts;
 mod itself;
 mod afterwards;

@@ -12,14 +12,14 @@ use tests::wan::{End, WanProfile};
 use crate::{memory_at_once, over};
 
 /// The migration, as the source shows it now.
-fn shown(hosts: &Hosts, id: &str) -> Status {
+pub fn shown(hosts: &Hosts, id: &str) -> Status {
     let all = hosts.ask(End::SiteA, &["status", id]);
     let one = all.as_array().and_then(|all| all.first()).unwrap_or(&all);
     serde_json::from_value(one.clone()).unwrap_or_else(|error| panic!("{all}: {error}"))
 }
 
 #[track_caller]
-fn wait_until(hosts: &Hosts, id: &str, what: &str, holds: impl Fn(&Status) -> bool) -> Status {
+pub fn wait_until(hosts: &Hosts, id: &str, what: &str, holds: impl Fn(&Status) -> bool) -> Status {
     wait_for(PATIENCE, what, || {
         let status = shown(hosts, id);
         assert!(status.outcome.is_none() || holds(&status), "no {what}: {status:?}");
@@ -27,7 +27,7 @@ fn wait_until(hosts: &Hosts, id: &str, what: &str, holds: impl Fn(&Status) -> bo
     })
 }
 
-fn restart(hosts: &mut Hosts, end: End) {
+pub fn restart(hosts: &mut Hosts, end: End) {
     hosts.daemon(end).kill();
     hosts.start(end);
 }

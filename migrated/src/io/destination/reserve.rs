@@ -10,7 +10,7 @@ use tokio::time::{interval, timeout};
 
 use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
-use crate::host::{Refusal, Sender, Wanted, check};
+use crate::host::{Sender, Wanted, check};
 use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
 use crate::io::registry::Task;
@@ -40,12 +40,13 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     if !faults.is_empty() {
         return Err(faults);
     }
-    let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
+    let mut found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
     // Who only looks ends nothing of an earlier attempt, and gives nothing of it back.
     if !wanted.dry_run && site.replace_arrival(&guest.name, source) {
         gone(site, &guest.name).await;
     }
     site.refresh_reservations();
+    found.is_stopped_here = is_stopped_here(site, &guest.name);
     let sender = Sender { name: source, allowance: site.config.allowance(source) };
     let asked = Wanted::from_peer(&wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
@@ -54,7 +55,6 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
         let mut promised = site.reservations();
         reasons.extend(check(&found, &promised, &asked).iter().map(ToString::to_string));
-        reasons.extend(stopped_here(site, &guest.name).map(|refusal| refusal.to_string()));
         reasons.extend(path_reasons(site, &wanted));
         if reasons.is_empty() && !wanted.dry_run {
             let promise = found.reservation(&asked, &holder);
@@ -97,12 +97,11 @@ async fn gone(site: &Site, guest: &str) {
     let _ = timeout(CLEARED_WITHIN, cleared).await;
 }
 
-/// A guest that is at home here, and only stands still, is not another host's to replace.
-fn stopped_here(site: &Site, guest: &str) -> Option<Refusal> {
-    let known = site.guests.find(guest).ok()?;
-    let is_stopped = known.machine.is_none() && known.task.is_none() && known.record.moved_to.is_none();
-    let holder = "it is stopped here".to_owned();
-    is_stopped.then(|| Refusal::Guest { name: guest.to_owned(), holder })
+/// Whether a guest is at home here and only stands still: it is not another host's to replace.
+fn is_stopped_here(site: &Site, guest: &str) -> bool {
+    site.guests
+        .find(guest)
+        .is_ok_and(|known| known.machine.is_none() && known.task.is_none() && known.record.moved_to.is_none())
 }
 
 /// What of the guest's addresses cannot follow it here.

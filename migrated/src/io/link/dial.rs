@@ -29,15 +29,17 @@ pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkE
     fill_random(&mut id);
     let dialler = Arc::new(Dialler { config: config.clone(), peer: peer.clone(), id });
     let control = dialler.connect(Purpose::Begin).await?;
-    let data = dialler.connect(Purpose::Data).await.map_err(|error| match error {
+    let shared =
+        Shared::new(Side::Dialler, peer.name.clone(), config.bandwidth_bytes_per_s, config.resume_for);
+    // At once: over a long way the data connection takes seconds, and a silent one counts as dead.
+    lane::start(&shared, Lane::Control, control);
+    spawn_clock(&shared);
+    let data = dialler.connect(Purpose::Data).await.inspect_err(|error| shared.end(&error.to_string()));
+    let data = data.map_err(|error| match error {
         LinkError::Unreachable(text) => LinkError::Unreachable(format!("data connection: {text}")),
         other => other,
     })?;
-    let shared =
-        Shared::new(Side::Dialler, peer.name.clone(), config.bandwidth_bytes_per_s, config.resume_for);
-    lane::start(&shared, Lane::Control, control);
     lane::start(&shared, Lane::Data, data);
-    spawn_clock(&shared);
     for lane in Lane::ALL {
         tokio::spawn(keep(dialler.clone(), shared.clone(), lane));
     }

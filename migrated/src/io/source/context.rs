@@ -48,10 +48,15 @@ pub struct Departure {
     pub to: String,
     /// How.
     pub options: Options,
+    /// Bytes a second over all channels.
+    pub bandwidth_bytes_per_s: Option<u64>,
     /// The guest ran when it was asked for.
     pub ran: bool,
     /// The generation of its disks after the move.
     pub generation: u64,
+    /// An operator has taken the guest back: the destination is to be told.
+    #[serde(default)]
+    pub is_taken_back: bool,
 }
 
 /// What the destination has said so far.
@@ -101,6 +106,8 @@ pub struct Known {
     pub accel: String,
     /// The link.
     pub link: Option<Link>,
+    /// An operator has said that the guest is here.
+    pub is_taken_back: bool,
     /// A daemon before this one has begun it.
     pub is_taken_up: bool,
     /// Links so far: what an earlier one says does not count any more.
@@ -226,8 +233,10 @@ impl Context {
                 guest: self.guest.name.clone(),
                 to: self.peer.name.clone(),
                 options: self.options.clone(),
+                bandwidth_bytes_per_s: *self.handle.bandwidth().borrow(),
                 ran: known.ran,
                 generation: known.generation,
+                is_taken_back: known.is_taken_back,
             }
         };
         let kept =

@@ -20,8 +20,9 @@ use crate::peer::{Answer, Request};
 /// A link that has answered within this time is alive (M7).
 const FRESH: Duration = Duration::from_millis(200);
 
-/// How long a link that has been quiet may take to answer.
+/// How long a link that has been quiet may take to answer, beside a few of its round trips.
 const PING_LIMIT: Duration = Duration::from_secs(1);
+const PING_ROUND_TRIPS: u32 = 4;
 
 /// How long one attempt may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
@@ -29,9 +30,11 @@ const ASK_LIMIT: Duration = Duration::from_secs(15);
 /// Looks a last time, and journals *releasing*.
 pub async fn release(context: &Arc<Context>) -> Result<()> {
     let link = context.link()?;
-    if Duration::from_millis(link.status().quiet_ms) > FRESH {
+    let now = link.status();
+    if Duration::from_millis(now.quiet_ms) > FRESH {
         context.count_round_trip();
-        timeout(PING_LIMIT, link.ping()).await.context("the link does not answer any more")??;
+        let limit = PING_LIMIT + PING_ROUND_TRIPS * Duration::from_micros(now.rtt_us);
+        timeout(limit, link.ping()).await.context("the link does not answer any more")??;
     }
     let memory = context.machine.qmp().query_migrate().await?;
     if memory.status != "completed" {

@@ -21,6 +21,7 @@ fn reserve() -> Reserve {
         qemu_version: "7.2.22 (Debian 1:7.2)".into(),
         accel: "tcg".into(),
         wan: true,
+        runs: true,
         dry_run: false,
     }
 }
