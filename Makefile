@@ -32,8 +32,9 @@ build: ## Build the programs into target/release
 lint: ## rustfmt and clippy, with every warning an error
 	@scripts/lint
 
-sim: ## Run the simulation over SEEDS=n seeds (20000 unless given)
-	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test simulation
+sim: ## Run both simulations over SEEDS=n seeds (20000 unless given)
+	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test simulation -- --nocapture
+	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test model every_seed -- --nocapture
 
 soak: build ## Run the long tests: those that are ignored and have "soak" in their name
 	cargo test --release --locked -p tests -- --ignored soak
