@@ -20,6 +20,8 @@ pub enum Step {
     Releasing,
     /// Source: the destination has the guest.
     Released,
+    /// Source: the guest stays here, and is being made as it was.
+    RollingBack,
     /// Source: the guest stays here.
     RolledBack,
     /// Destination: room is kept.
@@ -124,7 +126,8 @@ pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
 /// Whether `peer` may have a say about a migration as its source: nothing is written of it here, or only that it came
 /// from there. What this host sends, or another sent, is not its to end.
 pub fn is_from(records: &[Record], migration: &str, peer: &str) -> bool {
-    let own = [Step::Begun, Step::Releasing, Step::Released, Step::RolledBack];
+    let own =
+        [Step::Begun, Step::Releasing, Step::Released, Step::RollingBack, Step::RolledBack, Step::TakenBack];
     let mut records = records.iter().filter(|record| record.migration == migration);
     records.all(|record| record.peer == peer && !own.contains(&record.step))
 }

@@ -16,95 +16,16 @@
 //! Invariants: M2 (*releasing* divides what rolls back from what goes on), M3 (deadlines from `phase`), M5 (cancel), M8
 //! (the guest is given up here only when it runs there).
 
+pub mod plan;
+
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::phase::{OnFailure, Outcome, Phase};
+use crate::recover::AtSource;
 
-/// One thing that is done to the world; `io::source` knows how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Op {
-    /// Look at the guest and this host.
-    Inspect,
-    /// Make the link.
-    Connect,
-    /// Have the destination reserve, and start what receives.
-    Reserve,
-    /// Have blockd record writes and keep the destination's copy in step.
-    Replicate,
-    /// Make the tunnel and send a packet through it.
-    PreparePath,
-    /// Have QEMU send memory.
-    StartRam,
-    /// Wait until QEMU has paused the guest, all but the last memory sent.
-    AwaitPause,
-    /// Reroute the guest's packets at both sites, then take its taps down here.
-    SwitchPath,
-    /// Hold writes, send the last deltas, compare digests.
-    Seal,
-    /// Send the last memory.
-    FinishRam,
-    /// Wait until the destination's QEMU holds the whole guest.
-    AwaitLoaded,
-    /// Make sure that the link answers (M7), and journal *releasing*.
-    Release,
-    /// Have the destination take the guest.
-    HandOver,
-    /// Ask the destination's journal what became of a handover that was not answered.
-    AskVerdict,
-    /// Wait until the guest runs there.
-    AwaitRunning,
-    /// Give the disks here up.
-    Fence,
-    /// Have names lead there.
-    Readdress,
-    /// End QEMU and blockd here.
-    CleanUp,
-    /// Have the guest go on here, and let go of the link; its disks stay in step.
-    Retreat,
-    /// Make everything as it was, whatever was done.
-    Restore,
-}
-
-/// When an operation starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Planned {
-    /// The phase that it belongs to.
-    pub phase: Phase,
-    /// The operation.
-    pub op: Op,
-    /// Operations of the same phase that come before it.
-    pub after: &'static [Op],
-}
-
-/// Every operation of every phase.
-pub const PLAN: [Planned; 20] = [
-    planned(Phase::PreMigration, Op::Inspect, &[]),
-    planned(Phase::Connect, Op::Connect, &[]),
-    planned(Phase::Reservation, Op::Reserve, &[]),
-    planned(Phase::Bulk, Op::Replicate, &[]),
-    planned(Phase::Bulk, Op::PreparePath, &[]),
-    planned(Phase::PreCopy, Op::StartRam, &[]),
-    planned(Phase::PreCopy, Op::AwaitPause, &[Op::StartRam]),
-    planned(Phase::StopAndCopy, Op::SwitchPath, &[]),
-    planned(Phase::StopAndCopy, Op::Seal, &[]),
-    planned(Phase::StopAndCopy, Op::FinishRam, &[]),
-    planned(Phase::StopAndCopy, Op::AwaitLoaded, &[]),
-    planned(Phase::Commitment, Op::Release, &[]),
-    planned(Phase::Commitment, Op::HandOver, &[Op::Release]),
-    planned(Phase::InDoubt, Op::AskVerdict, &[]),
-    planned(Phase::Resume, Op::AwaitRunning, &[]),
-    planned(Phase::Readdress, Op::Fence, &[]),
-    planned(Phase::Readdress, Op::Readdress, &[]),
-    planned(Phase::Readdress, Op::CleanUp, &[Op::Fence]),
-    planned(Phase::Recovering, Op::Retreat, &[]),
-    planned(Phase::RollingBack, Op::Restore, &[]),
-];
-
-const fn planned(phase: Phase, op: Op, after: &'static [Op]) -> Planned {
-    Planned { phase, op, after }
-}
+pub use self::plan::{Op, PLAN, Planned};
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +87,8 @@ pub struct Migration {
     /// How often it has begun again.
     retries: u32,
     late_pauses: u32,
+    /// It came to reservation, or was taken up.
+    has_begun: bool,
     actions: VecDeque<Action>,
 }
 
@@ -175,14 +98,18 @@ impl Migration {
         Self::starting_in(Phase::PreMigration, limits, 0, now)
     }
 
-    /// One that was under way when this daemon ended, nothing promised: it begins again.
-    pub fn again(limits: Limits, now: Duration) -> Self {
-        Self::starting_in(Phase::Recovering, limits, 1, now)
-    }
-
-    /// One that was handed over when this daemon ended: the destination's journal is asked.
-    pub fn in_doubt(limits: Limits, now: Duration) -> Self {
-        Self::starting_in(Phase::InDoubt, limits, 0, now)
+    /// One that was under way when the daemon before this one ended, as its journal says. None: nothing is open.
+    pub fn taken_up(next: AtSource, limits: Limits, now: Duration) -> Option<Self> {
+        let (phase, retries) = match next {
+            AtSource::Nothing => return None,
+            AtSource::Retry => (Phase::Recovering, 1),
+            AtSource::Ask => (Phase::InDoubt, 0),
+            AtSource::Finish => (Phase::Readdress, 0),
+            AtSource::RollBack => (Phase::RollingBack, 0),
+        };
+        let mut migration = Self::starting_in(phase, limits, retries, now);
+        migration.outcome = (next == AtSource::RollBack).then_some(Outcome::RolledBack);
+        Some(migration)
     }
 
     fn starting_in(phase: Phase, limits: Limits, retries: u32, now: Duration) -> Self {
@@ -198,6 +125,7 @@ impl Migration {
             limits,
             retries,
             late_pauses: 0,
+            has_begun: phase != Phase::PreMigration,
             actions: VecDeque::new(),
         };
         migration.actions.push_back(Action::Enter(phase));
@@ -208,6 +136,11 @@ impl Migration {
     /// Where it is.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// Whether it came as far as being journalled.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// How it ended, once its phase is final. In doubt is an outcome that may still change.
@@ -386,6 +319,7 @@ impl Migration {
         self.begun.clear();
         self.finished.clear();
         match phase {
+            Phase::Reservation => self.has_begun = true,
             Phase::Recovering => {
                 self.retries += 1;
                 self.disks_nearly_done = false;

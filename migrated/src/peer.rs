@@ -73,6 +73,11 @@ pub enum Request {
         /// The migration.
         migration: String,
     },
+    /// The source has journalled that the guest runs here: nothing of the migration is open any more.
+    Concluded {
+        /// The migration.
+        migration: String,
+    },
     /// An operator at the source has said that the guest is there again: whatever was promised here is void.
     TakenBack {
         /// The migration.
@@ -293,6 +298,7 @@ mod tests {
             Request::PathBack {},
             Request::Verdict { migration: "m".into(), generation: 1 },
             Request::Consult { migration: "m".into() },
+            Request::Concluded { migration: "m".into() },
             Request::TakenBack { migration: "m".into(), guest: "web".into(), generation: 2 },
             Request::Readdress {},
             Request::Abort { reason: "cancelled".into(), keep_disks: false },

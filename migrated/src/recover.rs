@@ -4,6 +4,7 @@
 //! source        begun ─► retry          the guest goes on here, and the migration begins again
 //!               releasing ─► ask        the guest stays paused until the destination's journal answers
 //!               released ─► finish      the guest runs there: what is left of it here is cleared away
+//!               rolling back, taken back ─► roll back   the guest stays here, and is made as it was
 //! destination   reserved ─► clear away  nothing was promised; the copies of the disks stay for the next attempt
 //!               taken ─► start          while QEMU still holds the guest
 //!                     └► hand back      when QEMU is gone, with the memory: the source has it still (M8)
@@ -26,6 +27,8 @@ pub enum AtSource {
     Ask,
     /// The destination has the guest, and it ran there.
     Finish,
+    /// It was decided that the guest stays here: it goes on, and that is all.
+    RollBack,
 }
 
 /// What a destination does.
@@ -49,6 +52,7 @@ pub fn source(records: &[Record], migration: &str) -> AtSource {
         Some(Step::Begun) => AtSource::Retry,
         Some(Step::Releasing) => AtSource::Ask,
         Some(Step::Released) => AtSource::Finish,
+        Some(Step::RollingBack | Step::TakenBack) => AtSource::RollBack,
         // The others are not a source's.
         _ => AtSource::Nothing,
     }
@@ -85,13 +89,15 @@ mod tests {
 
     #[test]
     fn a_source_goes_on_alone_only_before_it_has_promised_anything() {
-        use Step::{Begun, Done, Released, Releasing, RolledBack};
+        use Step::{Begun, Done, Released, Releasing, RolledBack, RollingBack, TakenBack};
         for (steps, expected) in [
             (&[][..], AtSource::Nothing),
             (&[Begun], AtSource::Retry),
             (&[Begun, Releasing], AtSource::Ask),
             (&[Begun, Releasing, Released], AtSource::Finish),
             (&[Begun, Releasing, Released, Done], AtSource::Nothing),
+            (&[Begun, RollingBack], AtSource::RollBack),
+            (&[Begun, Releasing, TakenBack], AtSource::RollBack),
             (&[Begun, RolledBack], AtSource::Nothing),
             (&[Begun, Releasing, RolledBack], AtSource::Nothing),
         ] {

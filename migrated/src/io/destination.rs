@@ -14,6 +14,7 @@ mod names;
 mod reserve;
 mod recovery;
 mod taken_back;
+mod promises;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +33,6 @@ use crate::io::machine::Machine;
 use crate::io::peer_channel::{PeerServer, PeerWriter};
 use crate::io::ram::receive;
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
 use crate::link::Label;
 use crate::peer::{Answer, Call, Notice, Request};
 use crate::phase::{Outcome, Phase};
@@ -132,7 +132,10 @@ impl Visit {
     async fn handle(&mut self, call: Call) -> Result<()> {
         let answer = match allow(self.stage, &call.request) {
             Ok(()) => self.perform(call.id, call.request).await,
-            Err(reason) => Some(Answer::Refused { reasons: vec![reason] }),
+            Err(reason) => Some(match call.request {
+                Request::Take { migration, generation, .. } => self.refuse(migration, generation, reason),
+                _ => Answer::Refused { reasons: vec![reason] },
+            }),
         };
         if let Some(answer) = answer {
             self.writer.answer(call.id, answer).await?;
@@ -164,6 +167,7 @@ impl Visit {
                 return self.take(id, &migration, generation, run).await;
             }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
+            Request::Concluded { migration } => done(self.conclude(&migration)),
             Request::Consult { migration } => {
                 Answer::Consulted { promised: self.site.journal.last_step(&migration) }
             }
@@ -273,34 +277,6 @@ impl Visit {
         }
     }
 
-    async fn take(&mut self, id: u64, migration: &str, generation: u64, run: bool) -> Option<Answer> {
-        let Some(arrival) = self.arrival.as_ref().filter(|arrival| arrival.reserve.migration == migration)
-        else {
-            return Some(nothing_reserved());
-        };
-        let looked = arrival.look(generation).await;
-        let step = if looked.is_ok() { Step::Taken } else { Step::Refused };
-        let record = arrival.record(step);
-        let decided = tokio::task::block_in_place(|| self.site.journal.decide(record));
-        let reason = match (decided, looked) {
-            (Ok(true), _) => {
-                // From here on nothing leads back; whether the source hears of it changes nothing.
-                self.stage = Stage::Taken;
-                let _ = self.writer.answer(id, Answer::Verdict { taken: true, running: false }).await;
-                self.start(run).await;
-                return None;
-            }
-            (Ok(false), Err(error)) => format!("{error:#}"),
-            (Ok(false), Ok(())) => "it was refused before, and that holds for ever".to_owned(),
-            // Nothing was promised: the source asks again.
-            (Err(error), _) => {
-                tracing::error!(migration, "{error}");
-                return None;
-            }
-        };
-        Some(Answer::Refused { reasons: vec![reason] })
-    }
-
     async fn start(&mut self, run: bool) {
         let arrival = self.arrival.as_ref().expect("it was taken");
         if let Start::HandedBack(reason) = arrival.start(run).await {
@@ -321,25 +297,6 @@ impl Visit {
         }
     }
 
-    fn verdict(&self, migration: String, generation: u64) -> Answer {
-        let refused = Record {
-            guest: String::new(),
-            peer: self.link.peer().to_owned(),
-            step: Step::Refused,
-            unix_ms: unix_ms(),
-            migration: migration.clone(),
-            generation,
-        };
-        match tokio::task::block_in_place(|| self.site.journal.decide(refused)) {
-            Ok(taken) => {
-                let last = self.site.journal.last_step(&migration);
-                let running = taken && matches!(last, Some(Step::Started | Step::Done));
-                Answer::Verdict { taken, running }
-            }
-            Err(error) => Answer::Refused { reasons: vec![error.to_string()] },
-        }
-    }
-
     fn mirror(&self, source: Status) {
         let Some(arrival) = &self.arrival else { return };
         arrival.handle.update(|status| {
@@ -355,7 +312,7 @@ impl Visit {
             if !self.is_readdressed {
                 see_to_names(&arrival).await;
             }
-            conclude(&arrival);
+            end_well(&arrival);
         }
     }
 }
@@ -373,14 +330,11 @@ async fn see_to_names(arrival: &Arrival) {
     tracing::info!(guest, ?names, "the names lead here");
 }
 
-/// Closes the account of a guest that is here.
-fn conclude(arrival: &Arrival) {
+/// The guest is here, and this visit is over.
+fn end_well(arrival: &Arrival) {
     let status = arrival.handle.status();
     arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
     arrival.site.refresh_reservations();
-    if let Err(error) = arrival.promise(Step::Done) {
-        tracing::error!(migration = arrival.reserve.migration, "{error:#}");
-    }
 }
 
 /// Where QEMU waits for the memory.

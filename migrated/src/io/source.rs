@@ -18,6 +18,7 @@ mod path;
 mod handover;
 mod restore;
 mod recovery;
+mod start;
 mod watch;
 mod account;
 
@@ -29,90 +30,24 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::api::{Failure, FailureCode, Send};
-use crate::io::keys::Peer;
 use crate::io::machine::Machine;
 use crate::io::qmp::QmpError;
-use crate::io::registry::{Claim, Task};
-use crate::io::site::Site;
+use crate::io::registry::Claim;
 use crate::journal::Step;
-use crate::migration::{Action, Event, Limits, Migration, Op};
+use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
-use crate::status::Status;
 
 use self::account::Account;
-use self::context::{Context, Heard, Options};
+use self::context::{Context, Heard};
 use self::recovery::{forget, tell_taken_back};
 
 pub use self::path::{move_of, tap_of, tunnel_number};
 pub use self::prepare::control;
-pub use self::recovery::recover;
+pub use self::recovery::{ask_for_ever, recover};
+pub use self::start::start;
 
 /// How long QEMU and blockd may take to end when their guest is gone.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-
-/// Begins to move a guest, and answers the migration's number. A dry run ends before anything is started.
-pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
-    // Who names a guest that is not here is told so, wherever it was to go.
-    site.guests.find(&send.guest)?;
-    let peer = peer_of(site, &send)?;
-    let id = site.new_id();
-    let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
-    let claim = site.guests.claim(&send.guest, task)?;
-    let machine = claim.machine()?;
-    let guest = claim.known().record.guest;
-    let defaults = &site.config.migration;
-    let options = Options {
-        wan: send.wan,
-        max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
-        ram_start: Duration::from_millis(defaults.ram_start_ms),
-    };
-    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
-    status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
-    let handle = site.migrations.begin(status)?;
-    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
-    if send.dry_run {
-        let found = dry_run(&context).await;
-        context.end_tasks();
-        context.handle.forget();
-        let refused = |error: anyhow::Error| {
-            Failure::new(FailureCode::Failed, format!("{error:#}"), "nothing was started")
-        };
-        return found.map(|()| id).map_err(refused);
-    }
-    let migration = Migration::new(limits(site), context.now());
-    tokio::spawn(run(context, claim, migration));
-    Ok(id)
-}
-
-fn limits(site: &Site) -> Limits {
-    let settings = &site.config.migration;
-    Limits {
-        paused: Duration::from_millis(settings.paused_deadline_ms),
-        retry: Duration::from_millis(settings.lease_ms),
-    }
-}
-
-/// The host that a guest shall go to. Not this one, by whatever name it is paired with itself (S0-28).
-fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
-    let peer = site.link.peers.by_name(&send.to);
-    if send.to == site.config.name || peer.as_ref().is_some_and(|peer| peer.key == *site.link.keys.spki()) {
-        let message = format!("guest {:?} is at {:?} already: that is this host", send.guest, send.to);
-        return Err(Failure::new(FailureCode::Conflict, message, "see `migrated hosts` for others"));
-    }
-    peer.ok_or_else(|| {
-        let message = format!("no host {:?} is paired with this one", send.to);
-        Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
-    })
-}
-
-async fn dry_run(context: &Arc<Context>) -> Result<()> {
-    prepare::inspect(context).await?;
-    prepare::connect(context).await?;
-    let request = prepare::request(context, true).await?;
-    context.client()?.call(crate::peer::Request::Reserve(Box::new(request))).await?;
-    Ok(())
-}
 
 /// How an operation ended well.
 enum Ended {
@@ -144,6 +79,7 @@ async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ende
         Op::Fence => {
             context.promise(Step::Released)?;
             disks::fence(context).await?;
+            handover::conclude(context).await;
         }
         Op::Readdress => prepare::readdress(context).await?,
         Op::CleanUp => timeout(CLEAN_UP_LIMIT, context.machine.quit()).await?,
@@ -259,14 +195,24 @@ impl Run {
 
     /// An operator has said that the destination is gone for good: the guest is here, as the next generation.
     fn take_back(&mut self) {
-        self.context.known().generation += 1;
-        match self.context.promise(Step::TakenBack) {
+        {
+            let mut known = self.context.known();
+            known.generation += 1;
+            known.is_taken_back = true;
+        }
+        // First how, then that: a daemon after this one has to know whom to tell.
+        match self.context.keep_departure().and_then(|()| self.context.promise(Step::TakenBack)) {
             Ok(()) => {
-                self.context.known().is_taken_back = true;
                 self.context.warn("an operator has said that the guest is here");
                 self.migration.handle(Event::Verdict { taken: false }, self.context.now());
             }
-            Err(error) => self.context.warn(format!("the guest stays in doubt: {error:#}")),
+            Err(error) => {
+                let mut known = self.context.known();
+                known.generation -= 1;
+                known.is_taken_back = false;
+                drop(known);
+                self.context.warn(format!("the guest stays in doubt: {error:#}"));
+            }
         }
     }
 
@@ -292,6 +238,13 @@ impl Run {
             return;
         }
         self.context.event(format!("phase {}", phase.name()));
+        if phase == Phase::RollingBack && self.migration.has_begun() {
+            // So that a daemon after this one does not begin again what was given up. The guest does not wait for a disk
+            // that fails: it is here either way.
+            if let Err(error) = self.context.promise(Step::RollingBack) {
+                self.context.warn(format!("{error:#}"));
+            }
+        }
         self.account.enter(phase, now);
         if phase == Phase::Recovering {
             self.account.forget_pause();

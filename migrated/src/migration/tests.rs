@@ -284,7 +284,7 @@ fn a_lost_link_leads_to_another_attempt_until_something_is_promised() {
 
 #[test]
 fn another_attempt_goes_through_the_same_phases_and_may_wait_long_for_its_link() {
-    let mut migration = Migration::again(LIMITS, T0);
+    let mut migration = Migration::taken_up(AtSource::Retry, LIMITS, T0).unwrap();
     assert_eq!(started(&mut migration), [Op::Retreat]);
     migration.handle(Event::Finished(Op::Retreat), T0);
     assert_eq!((migration.phase(), started(&mut migration)), (Phase::Connect, vec![Op::Connect]));
@@ -333,8 +333,23 @@ fn a_guest_that_was_taken_and_handed_back_goes_on_here_and_was_not_fenced() {
 
 #[test]
 fn one_that_was_handed_over_before_a_restart_only_asks() {
-    let mut migration = Migration::in_doubt(LIMITS, T0);
+    let mut migration = Migration::taken_up(AtSource::Ask, LIMITS, T0).unwrap();
     assert_eq!(started(&mut migration), [Op::AskVerdict]);
     migration.handle(Event::Verdict { taken: true }, T0);
     assert_eq!((migration.phase(), started(&mut migration)), (Phase::Resume, vec![Op::AwaitRunning]));
+}
+
+#[test]
+fn one_that_was_decided_before_a_restart_is_only_brought_to_its_end() {
+    let mut migration = Migration::taken_up(AtSource::RollBack, LIMITS, T0).unwrap();
+    assert_eq!(started(&mut migration), [Op::Restore]);
+    migration.handle(Event::Finished(Op::Restore), T0);
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::RolledBack, Some(Outcome::RolledBack)));
+    let mut migration = Migration::taken_up(AtSource::Finish, LIMITS, T0).unwrap();
+    assert_eq!(started(&mut migration), [Op::Fence, Op::Readdress]);
+    for op in [Op::Readdress, Op::Fence, Op::CleanUp] {
+        migration.handle(Event::Finished(op), T0);
+    }
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::Done, Some(Outcome::Moved)));
+    assert!(Migration::taken_up(AtSource::Nothing, LIMITS, T0).is_none());
 }

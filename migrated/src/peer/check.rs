@@ -45,7 +45,7 @@ impl Bounded for Call {
                 id(migration)?;
                 counted(*generation)
             }
-            Request::Consult { migration } => id(migration),
+            Request::Consult { migration } | Request::Concluded { migration } => id(migration),
             Request::TakenBack { migration, guest, generation } => {
                 id(migration)?;
                 id(guest)?;

@@ -11,6 +11,7 @@ use crate::guest::Guest;
 use crate::io::machine::{DiskRoles, Machine, MachineError, Start};
 use crate::io::registry::{Claim, Known, Task};
 use crate::io::site::Site;
+use crate::journal::{Record, Step};
 
 /// How long a guest may take to switch itself off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -78,6 +79,15 @@ pub async fn pause(site: &Site, name: &str, paused: bool) -> Answer {
 
 /// Two of one guest would destroy its disks: one that may be at another host is not let go on here (M2).
 fn is_not_elsewhere(site: &Site, name: &str) -> Result<(), Failure> {
+    if let Some(Record { step: Step::Started, peer, migration, .. }) = site.journal.last_of(name)
+        && site.guests.find(name)?.machine.is_none()
+    {
+        let message = format!(
+            "guest {name:?} came from {peer:?} ({migration}), and ended here before {peer:?} knew that it ran: it has to \
+             say first that it has not taken the guest back"
+        );
+        return Err(Failure::new(FailureCode::Conflict, message, format!("see `migrated recover {name}`")));
+    }
     let elsewhere = match (site.journal.handed_over(name), site.guests.find(name)?.record.moved_to) {
         (Some(promise), _) => {
             format!("guest {name:?} may run at {:?}: {} handed it over", promise.peer, promise.migration)
@@ -107,7 +117,7 @@ async fn state(known: &Known<Machine>) -> GuestState {
     let record = &known.record;
     let state = match (&known.task, &known.machine, &record.moved_to) {
         (Some(Task::Leave { .. }), ..) => "migrating".to_owned(),
-        (Some(Task::Arrive { .. }), ..) => "incoming".to_owned(),
+        (Some(Task::Arrive { .. }), None, _) => "incoming".to_owned(),
         (_, Some(machine), _) => machine.state().await.unwrap_or_else(|error| format!("unknown ({error})")),
         (_, None, Some(_)) => "moved".to_owned(),
         (_, None, None) => "stopped".to_owned(),

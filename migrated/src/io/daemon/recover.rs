@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use tokio::time::timeout;
 
 use crate::api::{Failure, FailureCode, Recovery};
+use crate::io::journal_file::{JournalError, unix_ms};
 use crate::io::link::Link;
 use crate::io::site::Site;
 use crate::io::source::control;
@@ -77,6 +78,7 @@ fn words(step: Option<Step>) -> &'static str {
         Some(Step::Begun) => "the guest is to move; nothing was promised",
         Some(Step::Releasing) => "the guest was handed over; nobody here knows whether it was taken",
         Some(Step::Released) => "the guest has moved, and ran there",
+        Some(Step::RollingBack) => "the guest stays at the source, which is being made as it was",
         Some(Step::RolledBack) => "the guest stays at the source",
         Some(Step::Reserved) => "room is kept for the guest; nothing was promised",
         Some(Step::Refused) => "the guest will never be taken in this migration",
@@ -107,8 +109,17 @@ fn advice(last: &Record, there: &Result<Option<Step>, String>) -> String {
         (Step::Begun, _) => "the guest is here, and this daemon goes on with the migration".to_owned(),
         (Step::Released, _) => format!("the guest is at {peer}; start nothing here"),
         (Step::Reserved | Step::Refused | Step::HandedBack, _) => format!("the guest is at {peer}"),
-        (Step::Taken | Step::Started, _) => "the guest is here, and this daemon starts it".to_owned(),
-        (Step::RolledBack | Step::TakenBack, _) => "the guest is here".to_owned(),
+        (Step::Taken, _) => "the guest is here, and this daemon starts it".to_owned(),
+        (Step::Started, Ok(Some(Step::TakenBack | Step::RollingBack | Step::RolledBack))) => {
+            format!("an operator has said that the guest is at {peer}; start nothing here")
+        }
+        (Step::Started, Ok(_)) => "the guest is here".to_owned(),
+        (Step::Started, Err(_)) => format!(
+            "the guest is here; if its QEMU has ended, this daemon asks {peer} whether an operator has taken it back \
+             meanwhile, before it may be run. If {peer} is gone for good, `migrated recover {guest} --lost {peer}` \
+             lets it be run here"
+        ),
+        (Step::RollingBack | Step::RolledBack | Step::TakenBack, _) => "the guest is here".to_owned(),
         (Step::Done, _) => "nothing is open; `migrated list` says where the guest is".to_owned(),
     }
 }
@@ -131,6 +142,15 @@ fn take_back(
     if let Ok(promised) = there {
         let message = format!("{peer:?} is not lost, it answers: {}", words(*promised));
         return refused(message, "what it says is done without your word; see `migrated status`");
+    }
+    if last.step == Step::Started {
+        let done = Record { step: Step::Done, unix_ms: unix_ms(), ..last.clone() };
+        let failed =
+            |error: JournalError| Failure::new(FailureCode::Failed, error.to_string(), "look at state_dir");
+        tokio::task::block_in_place(|| site.journal.append(done)).map_err(failed)?;
+        return Ok(format!(
+            "by your word {peer} is gone: the guest is here, and `migrated run` may start it"
+        ));
     }
     if last.step != Step::Releasing {
         let message = format!("guest {guest:?} is not in doubt: {}", words(Some(last.step)));

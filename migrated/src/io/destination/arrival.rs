@@ -142,13 +142,23 @@ impl Arrival {
             if self.machine.has_ended() && is_started {
                 break;
             }
-            if self.machine.has_ended() && self.promise(Step::HandedBack).is_ok() {
+            if self.machine.has_ended() && self.hand_back().await.is_ok() {
                 return Start::HandedBack(format!("its QEMU ended before the guest ran: {error:#}"));
             }
             sleep(AGAIN).await;
         }
         self.claim.set_trouble("");
         Start::Up
+    }
+
+    /// The source gets the guest back. Its disks' copies are removed before that is said: two of a disk must not be
+    /// writable for one moment (M1).
+    async fn hand_back(&self) -> Result<()> {
+        self.machine.quit().await;
+        for disk in self.machine.disks() {
+            remove_copy(&disk.places().image);
+        }
+        self.promise(Step::HandedBack)
     }
 
     /// Journals a promise; it is durable when this returns.
@@ -189,7 +199,6 @@ impl Arrival {
             record.came_from = Some(self.source.clone());
         })?;
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
-        self.forget();
         Ok(())
     }
 

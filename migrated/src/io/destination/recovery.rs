@@ -12,13 +12,14 @@ use anyhow::{Context as _, Result};
 use tracing::{error, info, warn};
 
 use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
-use super::{conclude, see_to_names};
+use super::{end_well, see_to_names};
 use crate::io::journal_file::unix_ms;
 use crate::io::machine::{Layout, Machine};
 use crate::io::registry::Task;
 use crate::io::site::Site;
-use crate::io::source::tunnel_number;
+use crate::io::source::{ask_for_ever, tunnel_number};
 use crate::journal::{Record, Step};
+use crate::peer::{Answer, Request};
 use crate::recover::{AtDestination, destination as decide};
 use crate::status::Status;
 
@@ -50,24 +51,29 @@ async fn recover_one(site: &Arc<Site>, kept: KeptArrival) -> Result<()> {
         (AtDestination::Keep, None) => keep_ended(site, &kept),
         (AtDestination::Start, None) => unreachable!("a QEMU that holds the guest is there"),
         (AtDestination::HandBack, machine) => {
-            let handed_back = Record { step: Step::HandedBack, ..record(&kept) };
-            tokio::task::block_in_place(|| site.journal.append(handed_back))?;
-            clear(site, &kept, machine, false).await
+            // The copies go before it is said: two of a disk must not be writable for one moment (M1).
+            clear(site, &kept, machine, false).await?;
+            promise(site, &kept, Step::HandedBack)?;
+            Ok(site.arrivals_kept.remove(&guest.name)?)
         }
-        (AtDestination::ClearAway, machine) => clear(site, &kept, machine, true).await,
+        (AtDestination::ClearAway, machine) => {
+            clear(site, &kept, machine, true).await?;
+            Ok(site.arrivals_kept.remove(&guest.name)?)
+        }
         (AtDestination::Nothing, _) => Ok(site.arrivals_kept.remove(&guest.name)?),
     }
 }
 
-fn record(kept: &KeptArrival) -> Record {
-    Record {
+fn promise(site: &Site, kept: &KeptArrival, step: Step) -> Result<()> {
+    let record = Record {
         migration: kept.reserve.migration.clone(),
         guest: kept.reserve.guest.name.clone(),
         generation: kept.reserve.generation,
         peer: kept.source.clone(),
-        step: Step::Reserved,
+        step,
         unix_ms: unix_ms(),
-    }
+    };
+    Ok(tokio::task::block_in_place(|| site.journal.append(record))?)
 }
 
 /// The guest is this host's: it is started, if it has not been.
@@ -92,7 +98,7 @@ fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<()> {
             error!(guest = arrival.reserve.guest.name, "cannot write down that the guest is here: {error:#}");
         }
         see_to_names(&arrival).await;
-        conclude(&arrival);
+        end_well(&arrival);
     });
     Ok(())
 }
@@ -107,10 +113,38 @@ fn keep_ended(site: &Arc<Site>, kept: &KeptArrival) -> Result<()> {
         record.generation = reserve.generation;
         record.moved_to = None;
     })?;
-    claim.set_trouble("its QEMU ended while this host's daemon was down; start it by `migrated run`");
-    warn!(guest = reserve.guest.name, "a guest that had moved here is off: its QEMU has ended");
-    tokio::task::block_in_place(|| site.journal.append(Record { step: Step::Done, ..record(kept) }))?;
-    Ok(site.arrivals_kept.remove(&reserve.guest.name)?)
+    let name = &reserve.guest.name;
+    claim.set_trouble(&format!("its QEMU has ended; {source} is asked whether it has taken the guest back"));
+    warn!(guest = name, "a guest that had moved here is off: its QEMU has ended");
+    tokio::spawn(ask_whose_it_is(Arc::clone(site), kept.clone()));
+    Ok(())
+}
+
+/// An operator may have taken the guest back at the source while this host was down. Nothing is started before that is
+/// known.
+async fn ask_whose_it_is(site: Arc<Site>, kept: KeptArrival) {
+    let name = &kept.reserve.guest.name;
+    let consult = Request::Consult { migration: kept.reserve.migration.clone() };
+    let is_theirs = match ask_for_ever(&site, &kept.source, consult).await {
+        Answer::Consulted { promised } => {
+            matches!(promised, Some(Step::TakenBack | Step::RollingBack | Step::RolledBack))
+        }
+        other => return error!(guest = name, ?other, "an answer that does not fit"),
+    };
+    let Some(claim) = site.guests.claim_when_free(name, Task::Stop).await else { return };
+    let written = || {
+        if is_theirs {
+            promise(&site, &kept, Step::HandedBack)?;
+            claim.keep(|record| record.moved_to = Some(kept.source.clone()))?;
+        } else {
+            promise(&site, &kept, Step::Done)?;
+        }
+        anyhow::Ok(site.arrivals_kept.remove(name)?)
+    };
+    if let Err(error) = tokio::task::block_in_place(written) {
+        return error!(guest = name, "cannot write down whose the guest is: {error:#}");
+    }
+    claim.set_trouble(if is_theirs { "" } else { "its QEMU has ended; start it by `migrated run`" });
 }
 
 /// The guest does not come: nothing of it is left, but for copies that another attempt goes on with.
@@ -134,5 +168,5 @@ async fn clear(
             remove_copy(&layout.disk(disk)?.image);
         }
     }
-    Ok(site.arrivals_kept.remove(&guest.name)?)
+    Ok(())
 }

@@ -29,7 +29,16 @@ pub async fn obey(
     let records = site.journal.records();
     let ours = |record: &&Record| record.migration == migration;
     let Some(last) = records.iter().rev().find(ours) else {
-        // It never came to be here.
+        // It never came to be here, and never will.
+        let refused = Record {
+            migration: migration.to_owned(),
+            guest: guest.to_owned(),
+            generation,
+            peer: source.to_owned(),
+            step: Step::Refused,
+            unix_ms: unix_ms(),
+        };
+        tokio::task::block_in_place(|| site.journal.decide(refused))?;
         return Ok(());
     };
     if last.peer != source || last.guest != guest {

@@ -24,6 +24,9 @@ const FRESH: Duration = Duration::from_millis(200);
 const PING_LIMIT: Duration = Duration::from_secs(1);
 const PING_ROUND_TRIPS: u32 = 4;
 
+/// A destination that has taken the guest is asked again after this long, whether it runs.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
 /// How long one attempt may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 
@@ -75,7 +78,6 @@ pub async fn hand_over(context: &Arc<Context>) -> Result<bool> {
 
 /// Asks the destination's journal until it answers.
 pub async fn ask_verdict(context: &Arc<Context>) -> Result<bool> {
-    context.event("in doubt: the guest stays paused until the destination answers");
     let mut attempt = 0;
     loop {
         match timeout(ASK_LIMIT, ask(context)).await {
@@ -120,15 +122,30 @@ fn note(context: &Arc<Context>, taken: bool, running: bool) {
     }
 }
 
+/// Lets the destination close its account: this host knows that the guest runs there. If that is lost, nothing is: the
+/// destination only keeps the account open.
+pub async fn conclude(context: &Arc<Context>) {
+    let migration = context.handle.id().to_owned();
+    let Ok(client) = context.client() else { return };
+    if !matches!(timeout(PING_LIMIT, client.order(Request::Concluded { migration })).await, Ok(Ok(()))) {
+        context.event("the destination was not told that its account can be closed");
+    }
+}
+
 /// Waits until the guest runs at the destination; asks again over a new link where the old one ends. False: it does not,
 /// the destination has handed it back (M8).
 pub async fn await_running(context: &Arc<Context>) -> Result<bool> {
     let mut heard = context.heard.subscribe();
     loop {
-        let (running, gone) = {
+        let told = async {
             let heard =
                 heard.wait_for(|heard| heard.running || heard.gone).await.context("nobody listens")?;
-            (heard.running, heard.gone)
+            anyhow::Ok((heard.running, heard.gone))
+        };
+        let (running, gone) = match timeout(ASK_AGAIN, told).await {
+            Ok(told) => told?,
+            // Its notice may have gone to a link that is no more.
+            Err(_) => (false, true),
         };
         if running {
             context.event("resume: the guest is up at the destination");

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::context::{Context, Departure};
 use super::prepare::control;
+use super::start::limits;
 use crate::api::{Failure, FailureCode};
 use crate::io::journal_file::unix_ms;
 use crate::io::link::Link;
@@ -39,7 +40,8 @@ pub fn recover(site: &Arc<Site>) {
     for departure in departures {
         let id = departure.migration.clone();
         let next = decide(&site.journal.records(), &id);
-        if departure.is_taken_back {
+        let is_told_of = departure.is_taken_back && next == AtSource::Nothing;
+        if is_told_of {
             tokio::spawn(tell(Arc::clone(site), departure));
         } else if next == AtSource::Nothing {
             tokio::spawn(tidy(Arc::clone(site), departure));
@@ -60,8 +62,16 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         tokio::spawn(without_machine(Arc::clone(site), claim, departure, next));
         return Ok(());
     };
-    let Departure { migration: id, guest, to, options, bandwidth_bytes_per_s, ran, generation, .. } =
-        departure;
+    let Departure {
+        migration: id,
+        guest,
+        to,
+        options,
+        bandwidth_bytes_per_s,
+        ran,
+        generation,
+        is_taken_back,
+    } = departure;
     let peer = site.link.peers.by_name(&to).ok_or_else(|| {
         let message = format!("guest {guest:?} was on its way to {to:?}, which is not paired any more");
         Failure::new(FailureCode::NotFound, message, "pair it again, and restart this daemon")
@@ -77,16 +87,13 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         known.generation = generation;
         known.accel = context.machine.accelerator().name().to_owned();
         known.is_taken_up = true;
+        known.is_taken_back = is_taken_back && next == AtSource::RollBack;
     }
     context.event(format!("a new daemon takes it up: {}", words(next)));
-    let migration = match next {
-        AtSource::Retry => Migration::again(super::limits(site), context.now()),
-        AtSource::Ask | AtSource::Finish | AtSource::Nothing => {
-            // There is no link yet: who waits for a word of the destination has to make one.
-            context.heard.send_modify(|heard| heard.gone = true);
-            Migration::in_doubt(super::limits(site), context.now())
-        }
-    };
+    // There is no link yet: who waits for a word of the destination has to make one.
+    context.heard.send_modify(|heard| heard.gone = true);
+    let migration = Migration::taken_up(next, limits(site), context.now());
+    let migration = migration.expect("something is open");
     tokio::spawn(super::run(context, claim, migration));
     Ok(())
 }
@@ -96,13 +103,19 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
 async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Departure, next: AtSource) {
     let Departure { migration: id, to, .. } = &departure;
     let taken = match next {
-        AtSource::Retry | AtSource::Nothing => false,
-        AtSource::Ask | AtSource::Finish => {
+        AtSource::Retry | AtSource::RollBack | AtSource::Nothing => false,
+        AtSource::Finish => true,
+        AtSource::Ask => {
             claim.set_trouble(&format!("its QEMU has ended here, and {to} may have it ({id})"));
             let verdict = Request::Verdict { migration: id.clone(), generation: departure.generation };
-            match ask_for_ever(&site, to, verdict).await {
-                Answer::Verdict { taken, .. } => taken,
-                other => return tracing::error!(migration = id, ?other, "an answer that does not fit"),
+            loop {
+                match ask_for_ever(&site, to, verdict.clone()).await {
+                    Answer::Verdict { taken: false, .. } => break false,
+                    Answer::Verdict { running: true, .. } => break true,
+                    // Taken, and perhaps handed back before it runs (M8).
+                    Answer::Verdict { .. } => sleep(ASK_AGAIN).await,
+                    other => return tracing::error!(migration = id, ?other, "an answer that does not fit"),
+                }
             }
         }
     };
@@ -183,7 +196,7 @@ async fn tell(site: Arc<Site>, departure: Departure) {
 }
 
 /// Asks a peer something, over a link of its own, until it answers.
-async fn ask_for_ever(site: &Site, to: &str, request: Request) -> Answer {
+pub async fn ask_for_ever(site: &Site, to: &str, request: Request) -> Answer {
     loop {
         match timeout(ASK_LIMIT, ask_once(site, to, request.clone())).await {
             Ok(Ok(answer)) => return answer,
@@ -215,5 +228,6 @@ fn words(next: AtSource) -> &'static str {
         AtSource::Retry => "nothing was promised, the guest goes on and the migration begins again",
         AtSource::Ask => "the guest was being handed over, the destination is asked",
         AtSource::Finish => "the guest runs at the destination, what is left of it here is cleared away",
+        AtSource::RollBack => "it was decided that the guest stays here, and it goes on",
     }
 }

@@ -1,0 +1,78 @@
+//! How a migration begins: the order is looked at, the guest claimed, and the run started; or only looked, in a dry run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::context::{Context, Options};
+use super::{prepare, run};
+use crate::api::{Failure, FailureCode, Send};
+use crate::io::keys::Peer;
+use crate::io::registry::Task;
+use crate::io::site::Site;
+use crate::migration::{Limits, Migration};
+use crate::status::Status;
+
+/// Begins to move a guest, and answers the migration's number. A dry run ends before anything is started.
+pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
+    // Who names a guest that is not here is told so, wherever it was to go.
+    site.guests.find(&send.guest)?;
+    let peer = peer_of(site, &send)?;
+    let id = site.new_id();
+    let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
+    let claim = site.guests.claim(&send.guest, task)?;
+    let machine = claim.machine()?;
+    let guest = claim.known().record.guest;
+    let defaults = &site.config.migration;
+    let options = Options {
+        wan: send.wan,
+        max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
+        ram_start: Duration::from_millis(defaults.ram_start_ms),
+    };
+    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
+    status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let handle = site.migrations.begin(status)?;
+    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
+    if send.dry_run {
+        let found = dry_run(&context).await;
+        context.end_tasks();
+        context.handle.forget();
+        let refused = |error: anyhow::Error| {
+            Failure::new(FailureCode::Failed, format!("{error:#}"), "nothing was started")
+        };
+        return found.map(|()| id).map_err(refused);
+    }
+    let migration = Migration::new(limits(site), context.now());
+    tokio::spawn(run(context, claim, migration));
+    Ok(id)
+}
+
+pub(super) fn limits(site: &Site) -> Limits {
+    let settings = &site.config.migration;
+    Limits {
+        paused: Duration::from_millis(settings.paused_deadline_ms),
+        retry: Duration::from_millis(settings.lease_ms),
+    }
+}
+
+/// The host that a guest shall go to. Not this one, by whatever name it is paired with itself (S0-28).
+fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
+    let peer = site.link.peers.by_name(&send.to);
+    if send.to == site.config.name || peer.as_ref().is_some_and(|peer| peer.key == *site.link.keys.spki()) {
+        let message = format!("guest {:?} is at {:?} already: that is this host", send.guest, send.to);
+        return Err(Failure::new(FailureCode::Conflict, message, "see `migrated hosts` for others"));
+    }
+    peer.ok_or_else(|| {
+        let message = format!("no host {:?} is paired with this one", send.to);
+        Failure::new(FailureCode::NotFound, message, "see `migrated hosts`, or pair them by `migrated pair`")
+    })
+}
+
+async fn dry_run(context: &Arc<Context>) -> Result<()> {
+    prepare::inspect(context).await?;
+    prepare::connect(context).await?;
+    let request = prepare::request(context, true).await?;
+    context.client()?.call(crate::peer::Request::Reserve(Box::new(request))).await?;
+    Ok(())
+}
