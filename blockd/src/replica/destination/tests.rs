@@ -11,7 +11,7 @@ use crate::extent::{BLOCK_BYTES, Extent};
 use crate::replica::batch::{Encoder, Item};
 use crate::replica::destination::{Destination, Identity, Op, SessionError};
 use crate::replica::encoding::Effort;
-use crate::replica::wire::{self, FrameType, HEADER_BYTES, Header, Hello, Welcome};
+use crate::replica::wire::{self, FrameType, HEADER_BYTES, Header, Hello};
 
 pub(super) const SIZE: u64 = 1 << 40;
 pub(super) const EPOCH: u64 = 5;

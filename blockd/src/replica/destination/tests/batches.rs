@@ -5,7 +5,7 @@ use crate::delta::Content;
 use crate::extent::{BLOCK_BYTES, Extent, LEAF_BYTES};
 use crate::replica::batch::Item;
 use crate::replica::destination::{FLUSH_BYTES, Op, SessionError};
-use crate::replica::wire::{self, DIFFERING_MAX, FrameType, Hello, Malformed};
+use crate::replica::wire::{self, DIFFERING_MAX, FrameType, Malformed};
 
 #[test]
 fn the_items_of_a_batch_become_ops_in_their_order() {
