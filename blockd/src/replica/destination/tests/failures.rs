@@ -1,4 +1,4 @@
-//! Ops that fail.
+//! Ops that fail: the source is told why, and nothing is done or acknowledged any more.
 
 use super::{Bench, EPOCH, data, hello, identity};
 use crate::replica::destination::SessionError;
