@@ -26,6 +26,7 @@ pub mod resident;
 pub mod sending;
 pub mod traces;
 
+use sending::MOVE_LIMIT;
 use settings::Settings;
 use turn::Turn;
 
@@ -97,6 +98,12 @@ impl Hosts {
     pub fn log(&self, end: End) -> String {
         String::from_utf8_lossy(&fs::read(self.site(end).join("migrated.log")).unwrap_or_default())
             .into_owned()
+    }
+
+    /// Wait until the daemon of a host has logged something, looking closely: what is shown lags behind.
+    #[track_caller]
+    pub fn wait_for_event(&self, end: End, what: &str) {
+        wait_for(MOVE_LIMIT, what, || self.log(end).contains(what).then_some(()));
     }
 
     /// The command line at a host, to be run.

@@ -180,6 +180,14 @@ impl World {
                       route replace default via 10.1.0.1\n");
     }
 
+    /// Join a bridge of site B with the bridge of site A: one layer 2, in which guests need no help to be found.
+    pub fn join_bridges(&self, bridge_b: &str) {
+        let (a, b) = (self.site_a.spaces(), self.site_b.spaces());
+        let pid = b.pid();
+        a.ip(&format!("link add far0 type veth peer name far0 netns {pid}\nlink set far0 master br0 up\n"));
+        b.ip(&format!("link set far0 master {bridge_b} up\n"));
+    }
+
     /// The network of control is one cable between the sites, if they are there.
     fn join_sites(&self) {
         if !self.has_control_network || !self.site_a.is_up() || !self.site_b.is_up() {

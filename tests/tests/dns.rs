@@ -7,6 +7,7 @@ use migrated::guest::Guest;
 use migrated::phase::{Outcome, Phase};
 use migrated::report::Report;
 use migrated::status::Status;
+use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
 use tests::hosts::names::{self, NAME, Names};
@@ -55,6 +56,9 @@ fn a_name_leads_to_the_new_site_after_the_guest_has_answered_there() {
     let (code, status) = last_status(&hosts);
     assert_eq!((code, status.outcome), (Some(0), Some(Outcome::Moved)), "{:?}", status.reasons);
     assert_eq!(names.addresses(&hosts), [NEW]);
+
+    // New connections find the guest at its new address, while the old ones go on at the old one (S4-04).
+    Service::at(hosts.client(), NEW).wait_until_it_answers();
 
     // The guest runs before anybody is sent to its new address (S4-20, S4-42).
     let report = status.report.expect("a migration that has ended has a report");

@@ -8,10 +8,18 @@ use serde_json::json;
 use super::asking::{Asking, print};
 use super::{Exit, SendLine, follow};
 
-/// Starts a migration; in the foreground, shows it to its end.
+/// Starts a migration; in the foreground, shows it to its end. A dry run leaves none that could be shown.
 pub async fn run(asking: Asking<'_>, line: SendLine) -> Result<Exit, ApiError> {
-    let detach = line.detach;
+    let (detach, dry_run) = (line.detach, line.dry_run);
+    let possible = format!("{} can move to {}; nothing was started", line.guest, line.to);
     let id: String = asking.ask(Command::Send(meant(line))).await?;
+    if dry_run {
+        match asking.json {
+            true => print(&[json::line(&json!({ "possible": true }))]),
+            false => print(&[possible]),
+        }
+        return Ok(Exit::Done);
+    }
     if !detach {
         return Ok(follow::to_the_end(asking, &id).await);
     }

@@ -193,7 +193,9 @@ impl Link {
         ended.ok().and_then(|why| why.clone()).unwrap_or(LinkError::Over("it was closed".to_owned()))
     }
 
-    /// Ends the link, after what was written has arrived or some seconds have passed.
+    /// Ends the link, after what was written has arrived or some seconds have passed. Where the other side is out of
+    /// reach it is told when it comes back, in the background: it would wait, and keep what it has, as long as a link
+    /// may be down.
     pub async fn close(self) {
         let arrived = async {
             let mut tick = tokio::time::interval(Duration::from_millis(5));
@@ -202,8 +204,14 @@ impl Link {
                 tick.tick().await;
             }
         };
-        let _ = timeout(CLOSE_WITHIN, arrived).await;
-        self.shared().with(|state, _| state.session.close("it is done"));
+        let close = |link: &Self| link.shared().with(|state, _| state.session.close("it is done"));
+        if timeout(CLOSE_WITHIN, arrived).await.is_ok() && self.status().up {
+            return close(&self);
+        }
+        tokio::spawn(async move {
+            while self.over().is_none() && self.ping().await.is_err() {}
+            close(&self);
+        });
     }
 
     /// The other host's name.

@@ -21,7 +21,7 @@ use crate::wait::{PATIENCE, wait_for};
 use crate::wan::End;
 
 /// How long a move may take; some have a slow link on purpose.
-const MOVE_LIMIT: Duration = Duration::from_secs(180);
+pub(super) const MOVE_LIMIT: Duration = Duration::from_secs(180);
 
 /// A move that was asked for.
 #[derive(Debug)]

@@ -17,6 +17,10 @@ pub struct Settings {
     pub dns_b: String,
     /// No `[network]`: no tunnels.
     pub without_network: bool,
+    /// The bridge of site B that descriptions mean by `lan`; none: `br0`.
+    pub bridge_b: Option<&'static str>,
+    /// The program of site B that is started as QEMU, as the site sees it.
+    pub qemu_b: Option<String>,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
 }
@@ -34,7 +38,12 @@ impl Settings {
             let _ = writeln!(text, "{key} = {:?}", inside(folder));
         }
         let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
-        text.push_str("\n[bridges]\nlan = \"br0\"\n");
+        let at_b = |setting| if end == End::SiteB { setting } else { None };
+        if let Some(qemu) = at_b(self.qemu_b.as_deref()) {
+            let _ = writeln!(text, "qemu = {qemu:?}");
+        }
+        let bridge = at_b(self.bridge_b).unwrap_or("br0");
+        let _ = write!(text, "\n[bridges]\nlan = {bridge:?}\n");
         if !self.without_network {
             let pool = if end == End::SiteB { "\"10.2.0.100\", \"10.2.0.101\"" } else { "\"10.1.0.100\"" };
             let tunnel_address =

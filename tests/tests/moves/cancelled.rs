@@ -1,6 +1,9 @@
 //! Cancel, in every phase that lets itself be cancelled (M5): the guest runs on, and nothing of it is left where it was
 //! on its way to (S0-36).
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use migrated::phase::{Outcome, Phase};
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
@@ -8,6 +11,7 @@ use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::prober::Prober;
 use tests::require;
+use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
 use tests::world::Plan;
 
@@ -70,6 +74,40 @@ fn a_move_is_cancelled_while_memory_goes_and_the_guest_runs_on_until_one_is_not(
     cancel_in(&hosts, Phase::PreCopy, &before, &prober);
     hosts.send(End::SiteA, &MAIN_JOB).end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// A QEMU that begins when it may.
+const PATIENT_QEMU: &str = "#!/bin/sh\ncase \"$*\" in *-incoming*) while [ ! -e /site/go ]; do sleep 0.1; done;; esac\n\
+     exec qemu-system-x86_64 \"$@\"\n";
+
+/// The destination is in the middle of starting what receives: it hears of the cancel when it has done so.
+#[test]
+fn a_move_is_cancelled_while_the_destination_reserves_and_what_it_starts_ends_again() {
+    let settings = Settings {
+        limits_b: ROOM_FOR_ONE.to_owned(),
+        qemu_b: Some("/site/qemu".to_owned()),
+        ..Settings::default()
+    };
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
+    let site = hosts.site(End::SiteB);
+    fs::write(site.join("qemu"), PATIENT_QEMU).expect("write a program");
+    fs::set_permissions(site.join("qemu"), fs::Permissions::from_mode(0o755)).expect("make it one");
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let before = hosts.traces(End::SiteB);
+    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    sending.wait_for(Phase::Reservation);
+    wait_until(PATIENCE, "the destination to begin", || !hosts.processes(End::SiteB, "blockd").is_empty());
+    hosts.migrated(End::SiteA, &["cancel", "web"]).run();
+    let report = sending.end().stayed(Outcome::Cancelled);
+    assert!(report.phases.iter().all(|(entered, _)| *entered != Phase::Bulk), "{:?}", report.phases);
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    prober.wait_for_answers(10);
+    fs::write(site.join("go"), "").expect("let it begin");
+    hosts.wait_until_clean(End::SiteB, &before, true);
+    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }

@@ -80,6 +80,7 @@ fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_an
     };
     let sending = hosts.send(End::SiteA, &STAYER);
     sending.wait_for(Phase::Bulk);
+    hosts.wait_for_event(End::SiteA, "tunnel: up");
     lose(&hosts, &sending, &prober, "a cut", cut, restore);
     lose(&hosts, &sending, &prober, "nothing goes there", half(Way::In), restore);
     sending.wait_for(Phase::PreCopy);
@@ -101,8 +102,11 @@ fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
     let prober = resident.watch(&hosts);
     let wan = &hosts.world.wan;
     let sending = hosts.send(End::SiteA, &STAYER);
+    // In the middle of the first words about disks and tunnel.
+    hosts.wait_for_event(End::SiteA, "reserved as");
+    wan.cut_for(End::SiteB, 6);
     sending.wait_for(Phase::Bulk);
-    wan.flap(End::SiteB, 3, 2);
+    wan.flap(End::SiteB, 2, 2);
     sending.wait_for(Phase::PreCopy);
     wan.flap(End::SiteB, 2, 2);
     let readdress = || wan.readdress(End::SiteA, hosts.site(End::SiteA), OTHER);
@@ -110,6 +114,28 @@ fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
     let report = sending.end().moved();
     insist_on_one_attempt(&report);
     assert_eq!(hosts.states("stayer"), ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// The same for as long as links are really away (S4-01 in `make soak`).
+#[test]
+#[ignore = "takes ten minutes; make soak"]
+fn soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping() {
+    let hosts = require!(Hosts::new(over(WanProfile::wan20())));
+    let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let wan = &hosts.world.wan;
+    let sending = hosts.send(End::SiteA, &STAYER);
+    // At once, whatever it is doing.
+    sending.wait_for(Phase::Bulk);
+    wan.cut_for(End::SiteB, 60);
+    sending.wait_until("the disk to go on", |status| status.link.up && status.disks[0].left_bytes > 0);
+    wan.flap(End::SiteB, 15, 2);
+    sending.wait_for(Phase::PreCopy);
+    wan.cut_for(End::SiteB, 300);
+    let report = sending.end().moved();
+    insist_on_one_attempt(&report);
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }

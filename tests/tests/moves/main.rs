@@ -19,7 +19,10 @@ mod itself;
 mod afterwards;
 mod planes;
 mod shown;
+mod looked;
+mod same_network;
 mod cuts;
+mod paused;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

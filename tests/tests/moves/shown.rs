@@ -8,7 +8,7 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
-use tests::wait::{PATIENCE, wait_for};
+use tests::wait::{PATIENCE, wait_for, wait_until};
 use tests::wan::End;
 use tests::world::Plan;
 
@@ -56,6 +56,12 @@ fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
         Some(status(&hosts, End::SiteB, id)).filter(|there| !there.disks.is_empty())
     });
     assert!(mirrored.incoming);
+    // S2-41: the guest is started there, and waits; what it writes here is recorded.
+    assert_eq!(hosts.states("web"), ["migrating", "incoming"]);
+    assert_eq!(hosts.processes(End::SiteB, "qemu-system-x86_64").len(), 1);
+    wait_until(PATIENCE, "a write to be recorded", || {
+        status(&hosts, End::SiteA, id).disks.iter().any(|disk| disk.deltas_total > 0)
+    });
     let page = hosts.migrated(End::SiteA, &["status", id]).run();
     assert!(page.contains("site-a -> site-b") && page.contains(id), "{page}");
     let watched = hosts.migrated(End::SiteA, &["status", id, "--watch"]).output();

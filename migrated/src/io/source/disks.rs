@@ -29,7 +29,14 @@ pub async fn replicate(context: &Arc<Context>) -> Result<()> {
         context.known().carriers.push(carrier);
         disk.call(Command::Replicate { to: socket }).await?;
     }
-    timeout(CONNECT_LIMIT, connected(context)).await.context("the destination's disks do not answer")??;
+    loop {
+        match timeout(CONNECT_LIMIT, connected(context)).await {
+            Ok(found) => break found?,
+            // As long as the link is down nobody can answer.
+            Err(_) if !context.link()?.status().up => {}
+            Err(late) => return Err(late).context("the destination's disks do not answer"),
+        }
+    }
     context.event("disks: recording, the copy begins");
     Ok(())
 }

@@ -64,6 +64,8 @@ pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
 
 /// Has QEMU send the last memory, and waits until it has.
 pub async fn finish(context: &Arc<Context>) -> Result<()> {
+    // While the guest stands still nothing holds it up that is not the link itself (S2-44).
+    context.link()?.set_bandwidth(None);
     context.machine.qmp().migrate_continue("pre-switchover").await?;
     wait_for(context, "completed").await
 }

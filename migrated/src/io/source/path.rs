@@ -37,10 +37,25 @@ pub async fn prepare(context: &Arc<Context>) -> Result<()> {
             move_of(&nic, first + index as u32, (local, remote), context.site.bridge(&nic.bridge)?, tap)?;
         let made = Tunnel::prepare(Side::Source, moved).await.context("cannot make a tunnel")?;
         context.known().tunnels.push(made.clone());
-        let took = made.probe(PROBE_LIMIT).await.context("no packet comes back through the tunnel")?;
+        let took = probe(context, &made).await?;
         context.event(format!("tunnel: up, a packet took {} ms there and back", took.as_millis()));
     }
     Ok(())
+}
+
+/// Sends a packet through a tunnel and back. While the link is down it says nothing of the tunnel that none comes.
+async fn probe(context: &Arc<Context>, made: &Tunnel) -> Result<Duration> {
+    let mut in_vain = 0;
+    loop {
+        match made.probe(PROBE_LIMIT).await {
+            Ok(took) => return Ok(took),
+            // The link may have come back only just now.
+            Err(_) if in_vain == 0 || !context.link()?.status().up => {
+                in_vain += u32::from(context.link()?.status().up);
+            }
+            Err(error) => return Err(error).context("no packet comes back through the tunnel"),
+        }
+    }
 }
 
 /// What the tunnel crate wants to know of a card.

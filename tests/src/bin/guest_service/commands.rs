@@ -7,6 +7,7 @@
 //! dirty stop | dirty status
 //! check                                            verify the memory           ok pages=4096 versions=123 | bad page=7 …
 //! uptime                                           the guest's clock           ok us=… ticks=… longest_gap_us=…
+//! network                                          its card and routes         ok mac=… bus=… address=… …
 //! sync | poweroff | reboot                                                     ok
 //! ```
 //!
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::dirtier::{self, Dirtier};
+use crate::network;
 use crate::power;
 use crate::writer::{self, Writer};
 
@@ -58,6 +60,7 @@ fn execute(words: &[&str], parts: &Parts) -> Result<String, String> {
         ["dirty", settings @ ..] => dirty(settings, parts),
         ["check"] => Ok(parts.dirtier.check()),
         ["uptime"] => Ok(parts.clock.describe()),
+        ["network"] => network::describe(),
         ["sync" | "poweroff" | "reboot"] => Ok(power::sync()),
         _ => Err("there is no such command".to_owned()),
     }

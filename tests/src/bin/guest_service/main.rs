@@ -22,6 +22,7 @@ mod writer;
 mod dirtier;
 mod echo;
 mod power;
+mod network;
 mod commands;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};

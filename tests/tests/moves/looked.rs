@@ -1,0 +1,52 @@
+//! A dry run looks and touches nothing (S0-25), also while an earlier attempt of the same guest is still there.
+
+use migrated::phase::{Outcome, Phase};
+use tests::guest_kit::Recipe;
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
+use tests::require;
+use tests::wan::End;
+use tests::world::Plan;
+
+use crate::{MAIN_JOB, SLOWLY};
+
+const DRY_RUN: [&str; 5] = ["send", "--dry-run", "--wan", "web", "site-b"];
+
+#[test]
+fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_there() {
+    let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let traces = || [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
+    let before = traces();
+    hosts.migrated(End::SiteA, &DRY_RUN).run();
+    assert_eq!(traces(), before);
+    assert_eq!(hosts.states("web"), ["running", ""]);
+
+    // A second one is refused where the guest is, and the first goes on.
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY].concat());
+    sending.wait_for(Phase::Bulk);
+    hosts.wait_for_event(End::SiteA, "tunnel: up");
+    let under_way = traces();
+    hosts.migrated(End::SiteA, &DRY_RUN).refused();
+    assert_eq!(traces(), under_way);
+
+    // Given up while the link is down: the destination does not know, and still has what it began.
+    hosts.world.wan.cut(End::SiteB);
+    hosts.migrated(End::SiteA, &["cancel", "web"]).run();
+    sending.end().stayed(Outcome::Cancelled);
+    let left = hosts.traces(End::SiteB);
+    assert_eq!(left, under_way[1]);
+    hosts.world.wan.restore(End::SiteB);
+    let looked = hosts.migrated(End::SiteA, &DRY_RUN).output();
+    println!("with an earlier attempt there: {looked:?}");
+    assert_eq!(hosts.traces(End::SiteB), left, "who only looks ends nothing");
+    assert_eq!(hosts.states("web"), ["running", "incoming"]);
+
+    // A real one takes its place.
+    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}

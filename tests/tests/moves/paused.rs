@@ -1,0 +1,119 @@
+//! The link is lost while the guest is paused: before *releasing* the guest is the source's again after its deadline
+//! or at a word, whatever the link does (M3, M5); after it, exactly one side has the guest (M1, M2; S2-33).
+//!
+//! ```text
+//!  the guest is paused ──── releasing is journalled ──── taken ──── running
+//!        └─ cut, cancelled        └─ half cut: it runs there, and the source knows when the link is back
+//!        └─ cut, deadline
+//! ```
+
+use std::time::Duration;
+
+use migrated::phase::{Outcome, Phase};
+use tests::guest_kit::place::Place;
+use tests::guest_kit::service::Service;
+use tests::guest_kit::{ADDRESS, Recipe};
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
+use tests::require;
+use tests::wait::{PATIENCE, wait_until};
+use tests::wan::{End, WanProfile, Way};
+
+use crate::{MAIN_JOB, over};
+
+/// What of the guest's card passes where it has been.
+const ITS_CARD: &str = "ether src 52:54:00:10:00:10";
+
+/// So long that what comes after the pause is met in its middle.
+fn long_link() -> WanProfile {
+    WanProfile::new(50, Duration::from_millis(500))
+}
+
+/// Memory begins at once, and a paused guest does not wait long.
+fn hasty() -> Settings {
+    let migration = "ram_start_ms = 3600000\nmax_downtime_ms = 3000\npaused_deadline_ms = 8000";
+    Settings { migration: migration.to_owned(), ..Settings::default() }
+}
+
+#[test]
+fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back()
+{
+    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let before = hosts.traces(End::SiteB);
+    let wan = &hosts.world.wan;
+
+    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    hosts.wait_for_event(End::SiteA, "the guest is paused");
+    wan.cut(End::SiteB);
+    sending.wait_for(Phase::StopAndCopy);
+    hosts.migrated(End::SiteA, &["cancel", "web"]).run();
+    // With the link still down.
+    prober.wait_for_answers(20);
+    let report = sending.end().stayed(Outcome::Cancelled);
+    assert!(report.phases.iter().any(|(phase, _)| *phase == Phase::StopAndCopy), "{:?}", report.phases);
+    assert!(report.phases.iter().all(|(phase, _)| *phase != Phase::Commitment), "{:?}", report.phases);
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    assert_eq!(hosts.tunnels(End::SiteA), [] as [String; 0]);
+    wan.restore(End::SiteB);
+    hosts.wait_until_clean(End::SiteB, &before, true);
+    resident.judge(&hosts, End::SiteA, prober);
+}
+
+/// S2-33, S2-44, S3-36.
+#[test]
+fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
+    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let wan = &hosts.world.wan;
+    let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
+    prober.wait_for_answers(5);
+    assert!(!captured.finish().packets().is_empty(), "the guest's packets are seen while it is here");
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
+    let capped = sending.wait_for(Phase::PreCopy);
+    assert_eq!(capped.link.limit_bytes_per_s, Some(4_000_000));
+    hosts.wait_for_event(End::SiteA, "releasing is journalled");
+    wan.cut_half(End::SiteB, Way::Out);
+    // The destination has the guest, and the source can only ask.
+    let there = Service::at(Place::beside(hosts.site(End::SiteB).pid()), ADDRESS);
+    there.wait_until_it_answers();
+    let meanwhile = sending.wait_until("the link to be lost", |status| !status.link.up);
+    assert!(matches!(meanwhile.phase, Phase::Commitment | Phase::InDoubt), "{:?}", meanwhile.phase);
+    assert_eq!(meanwhile.link.limit_bytes_per_s, None, "S2-44: no limit while the guest stands still");
+    assert_eq!(hosts.state(End::SiteA, "web"), "migrating");
+    // Nothing leads back any more.
+    let late = hosts.migrated(End::SiteA, &["cancel", "web"]).refused();
+    assert!(late.contains("may have the guest already"), "{late}");
+    // S3-36: nothing of its card passes here any more, until nothing of it is left here.
+    let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
+    wan.restore(End::SiteB);
+    sending.end().moved();
+    prober.wait_for_answers(20);
+    assert_eq!(captured.finish().packets(), [] as [&[u8]; 0]);
+    wait_until(PATIENCE, "both to say so", || hosts.states("web") == ["moved", "running"]);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// M3: the deadline runs while the link is down; the migration goes on when it is back.
+#[test]
+fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
+    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    hosts.wait_for_event(End::SiteA, "the guest is paused");
+    hosts.world.wan.cut(End::SiteB);
+    sending.wait_for(Phase::StopAndCopy);
+    // The deadline gives it back, with the link still down.
+    prober.wait_for_answers(20);
+    assert_eq!(hosts.state(End::SiteA, "web"), "migrating");
+    hosts.world.wan.restore(End::SiteB);
+    sending.end().moved();
+    // It hears of the end a quarter of a second later.
+    wait_until(PATIENCE, "both to say so", || hosts.states("web") == ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
