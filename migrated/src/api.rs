@@ -108,6 +108,9 @@ pub struct Send {
     /// How long the guest may stand still; none: as the daemon is configured.
     #[serde(default)]
     pub max_downtime_ms: Option<u64>,
+    /// What carries the link, like `exec:ssh site-b migrated link-stdio`; none: as the daemon is configured.
+    #[serde(default)]
+    pub transport: Option<String>,
 }
 
 /// A guest of this host.

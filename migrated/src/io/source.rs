@@ -38,6 +38,7 @@ use crate::journal::Step;
 use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
 use crate::status::Status;
+use crate::transport::Transport;
 
 use self::account::Account;
 use self::context::{Context, Heard, Options};
@@ -52,6 +53,9 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
     // Who names a guest that is not here is told so, wherever it was to go.
     site.guests.find(&send.guest)?;
     let peer = peer_of(site, &send)?;
+    let transport = send.transport.as_deref().map(Transport::parse).transpose().map_err(|error| {
+        Failure::new(FailureCode::BadRequest, format!("transport: {error}"), "see `migrated send --help`")
+    })?;
     let id = site.new_id();
     let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
     let claim = site.guests.claim(&send.guest, task)?;
@@ -62,6 +66,7 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         wan: send.wan,
         max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
         ram_start: Duration::from_millis(defaults.ram_start_ms),
+        transport,
     };
     let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
     status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);

@@ -24,6 +24,7 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
+use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Options {
     pub max_downtime: Duration,
     /// Memory starts when what is left of the disks takes this long.
     pub ram_start: Duration,
+    /// What carries the link; none: as this host is configured.
+    pub transport: Option<Transport>,
 }
 
 /// What the destination has said so far.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::context::Context;
 use crate::io::host::boot_digests;
-use crate::io::link::Link;
+use crate::io::link::{Link, LinkConfig};
 use crate::io::peer_channel::{PeerClient, PeerError};
 use crate::journal::Step;
 use crate::link::Label;
@@ -49,7 +49,8 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
 /// Makes the link and its control channel.
 pub async fn connect(context: &Arc<Context>) -> Result<()> {
     let limit = context.handle.bandwidth();
-    let config = context.site.link_config(*limit.borrow());
+    let transport = context.options.transport.clone();
+    let config = LinkConfig { transport, ..context.site.link_config(*limit.borrow()) };
     let link = Link::dial(&config, &context.peer).await?;
     let (client, notices) = control(&link).await?;
     for warning in link.warnings() {
