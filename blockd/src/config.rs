@@ -19,7 +19,7 @@ use throttle::policy::{Fixed, Paper, PaperConfig, Unthrottled};
 
 use crate::sidecar::{DISK_ID_BYTES_MAX, InvalidName, check_disk_id};
 
-pub use flags::{CacheFlag, DataPlaneFlag, ServeFlags, ThrottleFlag};
+pub use flags::{CacheFlag, ConfineFlag, DataPlaneFlag, ServeFlags, ThrottleFlag};
 pub use size::{InvalidSize, parse_size};
 
 /// The smallest batch for a replica in bytes: smaller ones do not compress.
@@ -46,6 +46,8 @@ pub struct Serve {
     pub cache: CacheFlag,
     /// Who moves the bytes.
     pub data_plane: DataPlaneFlag,
+    /// Whether rights are given up.
+    pub confine: ConfineFlag,
     /// Be the destination of a copy.
     pub replica: Option<ReplicaTarget>,
     /// The guest disk's name; none: the sidecar's, or else [`Serve::derived_disk_id`].
@@ -185,6 +187,7 @@ impl TryFrom<ServeFlags> for Serve {
             read_only: flags.read_only,
             cache: flags.cache,
             data_plane: flags.data_plane,
+            confine: flags.confine,
             disk_id: flags.disk_id,
             sidecar: flags.sidecar,
         })
@@ -290,6 +293,7 @@ mod tests {
         assert_eq!(serve.deltas, deltas);
         assert_eq!((serve.export.as_str(), serve.cache), ("", CacheFlag::Buffered));
         assert_eq!((serve.throttle, serve.data_plane), (Throttle::None, DataPlaneFlag::Auto));
+        assert_eq!(serve.confine, ConfineFlag::Auto);
         assert_eq!(serve.derived_disk_id().unwrap(), "web_1");
     }
 

@@ -19,6 +19,7 @@ pub mod replica_source;
 pub mod replica_destination;
 pub mod control_server;
 pub mod control_client;
+pub mod confine;
 pub mod daemon;
 pub mod supervisor;
 

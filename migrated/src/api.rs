@@ -67,6 +67,14 @@ pub enum Command {
         #[serde(deserialize_with = "said")]
         bandwidth_bytes_per_s: Option<u64>,
     },
+    /// What is known of a guest that may be at another host, and what is safe. Answers a [`Recovery`].
+    Recover {
+        /// The guest's name.
+        guest: String,
+        /// An operator's word: this host is gone for good, so the guest is here. Refused while it answers.
+        #[serde(default)]
+        lost: Option<String>,
+    },
     /// The peers, with reachability, round trip and version. Answers a list of [`HostState`].
     Hosts {},
     /// Makes a one-time token for a peer. Answers it.
@@ -111,6 +119,21 @@ pub struct Send {
     /// What carries the link, like `exec:ssh site-b migrated link-stdio`; none: as the daemon is configured.
     #[serde(default)]
     pub transport: Option<String>,
+}
+
+/// What is known of a guest whose migration did not end as usual.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Its name.
+    pub guest: String,
+    /// Its last migration; none: it has never moved.
+    pub migration: Option<String>,
+    /// What this host has promised, in words.
+    pub here: String,
+    /// What the other host has promised, in words.
+    pub there: String,
+    /// What is safe, and what this daemon does by itself.
+    pub safe: String,
 }
 
 /// A guest of this host.

@@ -66,6 +66,14 @@ Examples:
 
 Give it at the source. The limit holds for disks, deltas and memory together, and until it is changed again.";
 
+const RECOVER_EXAMPLES: &str = "\
+Examples:
+  migrated recover web                  what is known here and there, what is safe, what is being done
+  migrated recover web --lost site-b    site-b burned down while it was taking the guest: it goes on here
+
+The daemon does by itself whatever the two journals allow, also after a crash. Only a person can know that
+the other host will not come back. If it does after all, it is told, and stops the guest if it has it.";
+
 /// Moves a running guest with its disks, memory and address to another host
 #[derive(Debug, Parser)]
 #[command(name = "migrated", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -160,6 +168,15 @@ pub enum Action {
         /// What to change: bandwidth=RATE like 20Mbit or 2.5MB (a second), or bandwidth=none
         #[arg(value_name = "bandwidth=RATE", value_parser = setting)]
         setting: Setting,
+    },
+    /// Say what both hosts have promised about a guest, and what is safe to do
+    #[command(after_help = RECOVER_EXAMPLES)]
+    Recover {
+        /// Its name
+        guest: String,
+        /// Your word that this host is gone for good: a guest in doubt goes on here, and is stopped there
+        #[arg(long, value_name = "HOST")]
+        lost: Option<String>,
     },
     /// List the paired hosts, with whether and how fast they answer
     Hosts,

@@ -3,6 +3,7 @@
 //! [`read`] makes a [`Config`] of a text, and refuses what it does not understand; where the text lies and when it is
 //! read is not its business. An example with every key is `docs/examples/site-a.toml`.
 
+mod allow;
 mod read;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::allow::{Allow, Allowance, Network4, Pattern};
 pub use self::read::{ConfigError, parse};
 
 /// One host.
@@ -40,9 +42,15 @@ pub struct Config {
     /// The programs.
     #[serde(default)]
     pub programs: Programs,
+    /// How QEMU is run.
+    #[serde(default)]
+    pub qemu: Qemu,
     /// What guests may use of the host.
     #[serde(default)]
     pub limits: Limits,
+    /// What paired hosts may send here, by their names.
+    #[serde(default)]
+    pub allow: BTreeMap<String, Allow>,
     /// Names of bridges in guest descriptions, and the bridges of this host.
     #[serde(default)]
     pub bridges: BTreeMap<String, String>,
@@ -63,6 +71,17 @@ pub struct Config {
 /// The congestion control that a lossy link needs.
 pub const BBR: &str = "bbr";
 
+impl Config {
+    /// What the host that is paired under the name `peer` may send here.
+    pub fn allowance(&self, peer: &str) -> Allowance<'_> {
+        match self.allow.get(peer) {
+            _ if self.allow.is_empty() => Allowance::Anything,
+            Some(allow) => Allowance::Only(allow),
+            None => Allowance::Nothing,
+        }
+    }
+}
+
 /// Programs that are started.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -77,6 +96,14 @@ impl Default for Programs {
     fn default() -> Self {
         Self { blockd: "blockd".into(), qemu: "qemu-system-x86_64".into() }
     }
+}
+
+/// How QEMU is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Qemu {
+    /// The user that it runs as; none: the one that the daemon runs as, which is root.
+    pub user: Option<String>,
 }
 
 /// What guests may use of the host.

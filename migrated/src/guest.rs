@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use check::{is_inner_path, parse_mac};
+pub use check::{DEVICES_MAX, is_inner_path, parse_mac};
 
 /// Why a description is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -3,12 +3,14 @@
 //! ```text
 //! Facts (looked up) ──┐
 //! Reservations ───────┼── check ──► all refusals at once, each with its numbers and what to do
-//! Wanted (the guest) ─┘
+//! Wanted (the guest,  │
+//!   and its Sender) ──┘
 //! ```
 //!
 //! A promise counts whole from the moment that it is made: memory that a guest has not touched yet is not free, and
 //! a sparse disk may grow to its full size. So two guests on their way cannot get the same room.
 
+mod allowed;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use allowed::Sender;
 pub use refusal::Refusal;
 
 use crate::guest::{Accel, Guest};
@@ -50,6 +53,8 @@ pub struct Facts {
     pub bridges: BTreeMap<String, (String, bool)>,
     /// Digests (BLAKE3, hex) of the boot files of the guest in question, kernel first, or why there is none.
     pub boot_digests: Vec<(PathBuf, Result<String, String>)>,
+    /// It is at home here already, and stands still.
+    pub is_stopped_here: bool,
     /// What is at the places of its images, by disk.
     pub images: BTreeMap<String, Image>,
 }
@@ -95,11 +100,15 @@ pub struct Wanted<'a> {
     pub qemu_version: &'a str,
     /// What runs its code where it comes from; empty for one that starts here.
     pub accel: &'a str,
+    /// Who sends it; none for one that starts here.
+    pub sender: Option<Sender<'a>>,
 }
 
-impl<'a> From<&'a Reserve> for Wanted<'a> {
-    fn from(reserve: &'a Reserve) -> Self {
+impl<'a> Wanted<'a> {
+    /// A guest that another host wants to send.
+    pub fn from_peer(reserve: &'a Reserve, sender: Sender<'a>) -> Self {
         Self {
+            sender: Some(sender),
             guest: &reserve.guest,
             disks: &reserve.disks,
             boot_digests: &reserve.boot_digests,
@@ -120,6 +129,14 @@ pub struct Reservation {
     pub memory_used_mib: u64,
     /// Bytes of disk that it may still fill.
     pub disk_bytes: u64,
+    /// Its disks in their full size, in bytes.
+    pub disk_size_bytes: u64,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
+    /// The host that it came from, or comes from; none: it was started here.
+    pub from: Option<String>,
+    /// It is on its way here.
+    pub is_arriving: bool,
 }
 
 /// All promises of a host, by guest.
@@ -153,6 +170,17 @@ impl Reservations {
         self.by_guest.get(guest)
     }
 
+    /// The promises of guests that come from `peer`, but for the one of `guest`.
+    pub fn of_peer<'a>(&'a self, peer: &str, guest: &str) -> impl Iterator<Item = &'a Reservation> {
+        let others = self.by_guest.iter().filter(move |(name, _)| *name != guest).map(|(_, one)| one);
+        others.filter(move |one| one.from.as_deref() == Some(peer))
+    }
+
+    /// Who holds room for guests on their way: it may be free again soon.
+    pub fn holders(&self) -> Vec<String> {
+        self.by_guest.values().filter(|one| one.is_arriving).map(|one| one.holder.clone()).collect()
+    }
+
     /// Memory in MiB of all of them.
     pub fn memory_mib(&self) -> u64 {
         self.by_guest.values().map(|one| one.memory_mib).sum()
@@ -165,7 +193,7 @@ impl Reservations {
 
     /// Bytes of disk that are promised and not filled yet.
     pub fn disk_bytes(&self) -> u64 {
-        self.by_guest.values().map(|one| one.disk_bytes).sum()
+        self.by_guest.values().map(|one| one.disk_bytes).fold(0, u64::saturating_add)
     }
 }
 
@@ -200,12 +228,13 @@ impl Facts {
             let sidecar = disk.size_bytes / SIDECAR_SHARE + SIDECAR_MIN_BYTES;
             match self.images.get(&disk.id) {
                 Some(Image::Ours { allocated_bytes }) => {
-                    disk.size_bytes.saturating_sub(*allocated_bytes) + sidecar
+                    disk.size_bytes.saturating_sub(*allocated_bytes).saturating_add(sidecar)
                 }
-                _ => disk.size_bytes + sidecar,
+                _ => disk.size_bytes.saturating_add(sidecar),
             }
         };
-        disks.iter().map(needed).sum()
+        // Sizes are another host's word: no sum of them may come round to a small one.
+        disks.iter().map(needed).fold(0, u64::saturating_add)
     }
 
     /// The promise that `wanted` gets.
@@ -215,6 +244,10 @@ impl Facts {
             memory_mib: wanted.guest.memory_mib,
             memory_used_mib: 0,
             disk_bytes: self.disk_needed_bytes(wanted.disks),
+            disk_size_bytes: wanted.disks.iter().map(|disk| disk.size_bytes).fold(0, u64::saturating_add),
+            vcpus: wanted.guest.vcpus,
+            from: wanted.sender.map(|sender| sender.name.to_owned()),
+            is_arriving: wanted.sender.is_some(),
         }
     }
 }
@@ -226,8 +259,15 @@ pub fn check(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec
     if let Err(faults) = guest.check() {
         refusals.extend(faults.into_iter().map(Refusal::Description));
     }
+    if facts.is_stopped_here && wanted.sender.is_some() {
+        let holder = "it is stopped here".to_owned();
+        refusals.push(Refusal::Guest { name: guest.name.clone(), holder });
+    }
     if let Some(held) = promised.get(&guest.name) {
         refusals.push(Refusal::Guest { name: guest.name.clone(), holder: held.holder.clone() });
+    }
+    if let Some(sender) = wanted.sender {
+        refusals.extend(allowed::refusals(sender, promised, wanted));
     }
     refusals.extend(memory(facts, promised, guest));
     refusals.extend(disk(facts, promised, wanted));
@@ -239,8 +279,11 @@ pub fn check(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec
 
 fn memory(facts: &Facts, promised: &Reservations, guest: &Guest) -> Option<Refusal> {
     let available_mib = facts.memory_free_mib(promised);
-    (guest.memory_mib > available_mib)
-        .then_some(Refusal::Memory { needed_mib: guest.memory_mib, available_mib })
+    (guest.memory_mib > available_mib).then(|| Refusal::Memory {
+        needed_mib: guest.memory_mib,
+        available_mib,
+        holders: promised.holders(),
+    })
 }
 
 fn disk(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refusal> {
@@ -249,8 +292,14 @@ fn disk(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refu
     if needed > available {
         refusals.push(Refusal::Disk {
             needed_mib: needed.div_ceil(MIB),
-            allocated_mib: wanted.disks.iter().map(|disk| disk.allocated_bytes).sum::<u64>().div_ceil(MIB),
+            allocated_mib: wanted
+                .disks
+                .iter()
+                .map(|disk| disk.allocated_bytes)
+                .fold(0, u64::saturating_add)
+                .div_ceil(MIB),
             available_mib: available / MIB,
+            holders: promised.holders(),
         });
     }
     for disk in &wanted.guest.disks {

@@ -52,7 +52,9 @@ pub fn allow(stage: Stage, request: &Request) -> Result<(), String> {
         Request::Readdress {} => (&[Stage::Running], "readdress"),
         Request::Abort { .. } => (&[Stage::Nothing, Stage::Reserved, Stage::Loaded, Stage::Over], "abort"),
         // Looks only.
-        Request::Verdict { .. } | Request::Mirror(_) => (&Stage::ALL, ""),
+        Request::Verdict { .. } | Request::Consult { .. } | Request::Mirror(_) => (&Stage::ALL, ""),
+        // Of a migration of long ago, or of this one's other link.
+        Request::TakenBack { .. } => (&[Stage::Nothing, Stage::Over], "taken-back"),
     };
     if allowed.contains(&stage) { Ok(()) } else { Err(format!("{name} is refused: {}", stage.words())) }
 }

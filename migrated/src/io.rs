@@ -1,6 +1,7 @@
 //! All that touches the world: sockets, files, clocks, processes.
 #![allow(clippy::disallowed_methods)]
 
+pub mod run_as;
 pub mod process;
 pub mod log_file;
 pub mod inner_path;

@@ -30,6 +30,10 @@ pub enum Step {
     Taken,
     /// Destination: the guest may have run here.
     Started,
+    /// Destination: the guest was ours, its memory was lost before it ran here, and it is the source's again (M8).
+    HandedBack,
+    /// Source: an operator has said that the guest is here, with this generation; whoever had the one before has lost it.
+    TakenBack,
     /// Both: nothing is left to do.
     Done,
 }
@@ -112,9 +116,17 @@ pub fn handed_over<'a>(records: &'a [Record], guest: &str) -> Option<&'a Record>
 pub fn verdict(records: &[Record], migration: &str) -> Option<bool> {
     records.iter().filter(|record| record.migration == migration).rev().find_map(|record| match record.step {
         Step::Taken | Step::Started => Some(true),
-        Step::Refused => Some(false),
+        Step::Refused | Step::HandedBack => Some(false),
         _ => None,
     })
+}
+
+/// Whether `peer` may have a say about a migration as its source: nothing is written of it here, or only that it came
+/// from there. What this host sends, or another sent, is not its to end.
+pub fn is_from(records: &[Record], migration: &str, peer: &str) -> bool {
+    let own = [Step::Begun, Step::Releasing, Step::Released, Step::RolledBack];
+    let mut records = records.iter().filter(|record| record.migration == migration);
+    records.all(|record| record.peer == peer && !own.contains(&record.step))
 }
 
 #[cfg(test)]
@@ -137,6 +149,16 @@ mod tests {
         let line = String::from_utf8(encode(&record(Step::Taken))).unwrap();
         let json = r#"{"migration":"m1","guest":"web","generation":2,"peer":"b","step":"taken","unix_ms":5}"#;
         assert_eq!(line, format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes())));
+    }
+
+    #[test]
+    fn only_its_source_has_a_say_about_a_migration() {
+        let arrived = [record(Step::Reserved), record(Step::Taken)];
+        assert!(is_from(&arrived, "m1", "b") && is_from(&[], "m1", "b"));
+        assert!(!is_from(&arrived, "m1", "c") && is_from(&arrived, "m2", "c"));
+        for step in [Step::Begun, Step::Releasing] {
+            assert!(!is_from(&[record(step)], "m1", "b"), "this host is its source");
+        }
     }
 
     #[test]
@@ -177,6 +199,7 @@ mod tests {
         assert_eq!(verdict(&[record(Step::Reserved)], "m1"), None);
         assert_eq!(verdict(&[record(Step::Reserved), record(Step::Refused)], "m1"), Some(false));
         assert_eq!(verdict(&[record(Step::Taken), record(Step::Done)], "m1"), Some(true));
+        assert_eq!(verdict(&[record(Step::Taken), record(Step::HandedBack)], "m1"), Some(false));
         assert_eq!(verdict(&[record(Step::Taken)], "m2"), None);
         assert_eq!(last_step(&[record(Step::Taken), record(Step::Done)], "m1"), Some(Step::Done));
     }

@@ -26,6 +26,7 @@ pub mod ram;
 pub mod peer;
 pub mod host;
 pub mod journal;
+pub mod recover;
 pub mod switchover;
 pub mod migration;
 pub mod incoming;

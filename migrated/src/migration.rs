@@ -10,7 +10,11 @@
 //! have finished. A phase ends when all its operations have. So what runs beside what, and what waits for what, is
 //! read off one table. No sockets and no clock here: time is an argument.
 //!
-//! Invariants: M2 (*releasing* divides what rolls back from what goes on), M3 (deadlines from `phase`), M5 (cancel).
+//! A lost link, a guest that is paused too long, and a daemon that was started anew lead to another attempt: the guest
+//! goes on, its disks stay in step, everything else begins again.
+//!
+//! Invariants: M2 (*releasing* divides what rolls back from what goes on), M3 (deadlines from `phase`), M5 (cancel), M8
+//! (the guest is given up here only when it runs there).
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -57,6 +61,8 @@ pub enum Op {
     Readdress,
     /// End QEMU and blockd here.
     CleanUp,
+    /// Have the guest go on here, and let go of the link; its disks stay in step.
+    Retreat,
     /// Make everything as it was, whatever was done.
     Restore,
 }
@@ -73,7 +79,7 @@ pub struct Planned {
 }
 
 /// Every operation of every phase.
-pub const PLAN: [Planned; 19] = [
+pub const PLAN: [Planned; 20] = [
     planned(Phase::PreMigration, Op::Inspect, &[]),
     planned(Phase::Connect, Op::Connect, &[]),
     planned(Phase::Reservation, Op::Reserve, &[]),
@@ -89,9 +95,10 @@ pub const PLAN: [Planned; 19] = [
     planned(Phase::Commitment, Op::HandOver, &[Op::Release]),
     planned(Phase::InDoubt, Op::AskVerdict, &[]),
     planned(Phase::Resume, Op::AwaitRunning, &[]),
-    planned(Phase::Resume, Op::Fence, &[]),
+    planned(Phase::Readdress, Op::Fence, &[]),
     planned(Phase::Readdress, Op::Readdress, &[]),
-    planned(Phase::Readdress, Op::CleanUp, &[]),
+    planned(Phase::Readdress, Op::CleanUp, &[Op::Fence]),
+    planned(Phase::Recovering, Op::Retreat, &[]),
     planned(Phase::RollingBack, Op::Restore, &[]),
 ];
 
@@ -106,8 +113,10 @@ pub enum Event {
     Finished(Op),
     /// An operation ended badly.
     Failed(Op, String),
-    /// Something else failed: a process, the link, the peer.
+    /// Something else failed: a process, the peer.
     Broken(String),
+    /// The link is over, and with it what the destination had of the memory.
+    LinkLost(String),
     /// Somebody wants it to end. Nothing comes of it once *releasing* is journalled.
     Cancelled,
     /// What is left of the disks fits the time that was set.
@@ -130,6 +139,18 @@ pub enum Action {
     StopAll,
 }
 
+/// What bounds a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A paused guest waits at most so long before it goes on at the source (M3).
+    pub paused: Duration,
+    /// After a lost link a new one is tried for so long.
+    pub retry: Duration,
+}
+
+/// So often a guest may have been paused in vain before the migration is given up.
+pub const LATE_PAUSES_MAX: u32 = 5;
+
 /// One migration.
 #[derive(Debug)]
 pub struct Migration {
@@ -141,15 +162,32 @@ pub struct Migration {
     cancelled: bool,
     reasons: Vec<String>,
     outcome: Option<Outcome>,
-    paused_deadline: Duration,
+    limits: Limits,
+    /// How often it has begun again.
+    retries: u32,
+    late_pauses: u32,
     actions: VecDeque<Action>,
 }
 
 impl Migration {
-    /// A migration that begins at `now`; a paused guest waits at most `paused_deadline` before it is given back (M3).
-    pub fn new(paused_deadline: Duration, now: Duration) -> Self {
+    /// A migration that begins at `now`.
+    pub fn new(limits: Limits, now: Duration) -> Self {
+        Self::starting_in(Phase::PreMigration, limits, 0, now)
+    }
+
+    /// One that was under way when this daemon ended, nothing promised: it begins again.
+    pub fn again(limits: Limits, now: Duration) -> Self {
+        Self::starting_in(Phase::Recovering, limits, 1, now)
+    }
+
+    /// One that was handed over when this daemon ended: the destination's journal is asked.
+    pub fn in_doubt(limits: Limits, now: Duration) -> Self {
+        Self::starting_in(Phase::InDoubt, limits, 0, now)
+    }
+
+    fn starting_in(phase: Phase, limits: Limits, retries: u32, now: Duration) -> Self {
         let mut migration = Self {
-            phase: Phase::PreMigration,
+            phase,
             entered: now,
             begun: BTreeSet::new(),
             finished: BTreeSet::new(),
@@ -157,10 +195,12 @@ impl Migration {
             cancelled: false,
             reasons: Vec::new(),
             outcome: None,
-            paused_deadline,
+            limits,
+            retries,
+            late_pauses: 0,
             actions: VecDeque::new(),
         };
-        migration.actions.push_back(Action::Enter(Phase::PreMigration));
+        migration.actions.push_back(Action::Enter(phase));
         migration.start_ready();
         migration
     }
@@ -193,6 +233,8 @@ impl Migration {
             // Of an operation that was stopped.
             Event::Failed(..) => {}
             Event::Broken(reason) => self.handle_failure(reason, now),
+            Event::LinkLost(_) if self.begins_again() => self.enter(Phase::Recovering, now),
+            Event::LinkLost(reason) => self.handle_failure(reason, now),
             Event::Cancelled
                 if self.on_failure() == OnFailure::RollBack && self.phase != Phase::RollingBack =>
             {
@@ -221,6 +263,10 @@ impl Migration {
     /// Ends a phase that has lasted too long (M3).
     pub fn handle_timeout(&mut self, now: Duration) {
         if self.poll_timeout().is_some_and(|at| at <= now) {
+            if self.phase == Phase::StopAndCopy && self.late_pauses < LATE_PAUSES_MAX {
+                self.late_pauses += 1;
+                return self.enter(Phase::Recovering, now);
+            }
             let waiting: Vec<String> =
                 self.begun.difference(&self.finished).map(|op| format!("{op:?}")).collect();
             let deadline = self.deadline().unwrap_or_default();
@@ -239,7 +285,8 @@ impl Migration {
 
     fn deadline(&self) -> Option<Duration> {
         match self.phase {
-            Phase::StopAndCopy => Some(self.paused_deadline),
+            Phase::StopAndCopy => Some(self.limits.paused),
+            Phase::Connect if self.retries > 0 => Some(self.limits.retry),
             // Its failures are repeated, not ended.
             Phase::RollingBack => None,
             phase => phase.row().deadline,
@@ -254,11 +301,13 @@ impl Migration {
     }
 
     fn handle_verdict(&mut self, taken: bool, now: Duration) {
-        if !matches!(self.phase, Phase::Commitment | Phase::InDoubt) {
+        if !matches!(self.phase, Phase::Commitment | Phase::InDoubt | Phase::Resume) {
             return;
         }
         if taken {
-            self.enter(Phase::Resume, now);
+            if self.phase != Phase::Resume {
+                self.enter(Phase::Resume, now);
+            }
         } else {
             self.reasons.push("the destination has not taken the guest".to_owned());
             self.enter(Phase::RollingBack, now);
@@ -273,6 +322,16 @@ impl Migration {
         }
     }
 
+    /// Whether a lost link leads to another attempt now. The first one has to come as far as copying: a host that
+    /// cannot be reached, or that breaks off while it looks at the guest, refuses.
+    fn begins_again(&self) -> bool {
+        match self.phase {
+            Phase::Connect | Phase::Reservation => self.retries > 0,
+            Phase::Commitment => !self.finished.contains(&Op::Release),
+            phase => phase.row().begins_again,
+        }
+    }
+
     fn handle_failure(&mut self, reason: String, now: Duration) {
         match self.on_failure() {
             OnFailure::Stay => {}
@@ -281,6 +340,7 @@ impl Migration {
                 self.reasons.push(reason);
                 self.outcome = Some(match self.phase {
                     _ if self.cancelled => Outcome::Cancelled,
+                    _ if self.retries > 0 => Outcome::RolledBack,
                     Phase::PreMigration | Phase::Connect | Phase::Reservation => Outcome::Refused,
                     _ => Outcome::RolledBack,
                 });
@@ -326,6 +386,10 @@ impl Migration {
         self.begun.clear();
         self.finished.clear();
         match phase {
+            Phase::Recovering => {
+                self.retries += 1;
+                self.disks_nearly_done = false;
+            }
             Phase::Done => self.outcome = Some(Outcome::Moved),
             Phase::RollingBack => self.outcome = Some(self.outcome.unwrap_or(Outcome::RolledBack)),
             _ => {}

@@ -12,15 +12,20 @@
 //! ```
 //!
 //! A message is a length (four bytes, big endian, at most [`MESSAGE_BYTES_MAX`]) and a JSON object. Requests carry a
-//! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read ends the link:
-//! there is no guessing between two daemons.
+//! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read, or is out of
+//! its bounds, ends the link: there is no guessing between two daemons.
+
+mod check;
 
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use check::Bounded;
+
 use crate::guest::Guest;
+use crate::journal::Step;
 use crate::status::Status;
 
 /// Largest message, without its length.
@@ -63,6 +68,20 @@ pub enum Request {
         /// Its generation.
         generation: u64,
     },
+    /// What has been promised of this migration? Looks only, and promises nothing.
+    Consult {
+        /// The migration.
+        migration: String,
+    },
+    /// An operator at the source has said that the guest is there again: whatever was promised here is void.
+    TakenBack {
+        /// The migration.
+        migration: String,
+        /// The guest.
+        guest: String,
+        /// The generation that the guest has there now.
+        generation: u64,
+    },
     /// The guest's names are to lead here.
     Readdress {},
     /// Nothing will come: everything that was started is ended, and what was reserved is released.
@@ -96,6 +115,8 @@ pub struct Reserve {
     pub accel: String,
     /// The guest's address changes its site.
     pub wan: bool,
+    /// It runs; otherwise it stays paused. What a destination goes by that was started anew after it took the guest.
+    pub runs: bool,
     /// Only look, start nothing.
     pub dry_run: bool,
 }
@@ -157,8 +178,13 @@ pub enum Answer {
     Verdict {
         /// It was taken: the guest is here.
         taken: bool,
-        /// It is up: it runs, or stands still as it did at the source.
+        /// It has been started: the source's memory of it is not needed any more.
         running: bool,
+    },
+    /// What the journal says last of a migration.
+    Consulted {
+        /// None: nothing.
+        promised: Option<Step>,
     },
     /// What became of the names.
     Readdressed {
@@ -209,6 +235,9 @@ pub enum Garbled {
     /// Not what this version speaks.
     #[error("a message could not be read: {0}")]
     Json(#[from] serde_json::Error),
+    /// A number or a name that cannot be one.
+    #[error("a message says what cannot be: {0}")]
+    Bounds(String),
 }
 
 /// Writes a message with its length.
@@ -230,9 +259,11 @@ pub fn body_len(head: [u8; 4]) -> Result<usize, Garbled> {
     if len > MESSAGE_BYTES_MAX { Err(Garbled::TooLong(len)) } else { Ok(len) }
 }
 
-/// Reads a message's body.
-pub fn decode<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Garbled> {
-    Ok(serde_json::from_slice(body)?)
+/// Reads a message's body, and puts what it says into bounds.
+pub fn decode<T: for<'a> Deserialize<'a> + Bounded>(body: &[u8]) -> Result<T, Garbled> {
+    let mut message: T = serde_json::from_slice(body)?;
+    message.bound().map_err(Garbled::Bounds)?;
+    Ok(message)
 }
 
 #[cfg(test)]
@@ -257,10 +288,12 @@ mod tests {
     #[test]
     fn messages_are_read_as_they_were_written() {
         let requests = [
-            Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::LOCALHOST }),
+            Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::new(192, 0, 2, 1) }),
             Request::PathSwitch {},
             Request::PathBack {},
             Request::Verdict { migration: "m".into(), generation: 1 },
+            Request::Consult { migration: "m".into() },
+            Request::TakenBack { migration: "m".into(), guest: "web".into(), generation: 2 },
             Request::Readdress {},
             Request::Abort { reason: "cancelled".into(), keep_disks: false },
         ];

@@ -3,12 +3,14 @@
 //! ```text
 //! pre-migration ► connect ► reservation ► bulk ► pre-copy ► stop-and-copy ► commitment ► resume ► readdress ► done
 //!       │            │           │          │        │            │             │
-//!       └────────────┴───────────┴──────────┴────────┴────────────┘          in doubt: the destination's
-//!                     rolling back ► rolled back                              journal answers
+//!       └────────────┴─────▲─────┴──────────┴────────┴────────────┘          in doubt: the destination's
+//!                          │          rolling back ► rolled back              journal answers
+//!                          └── recovering ◄── the link is lost, the pause lasts too long, the daemon is a new one
 //! ```
 //!
 //! The guest stands still in stop-and-copy, commitment and resume. Until the source has journalled *releasing*, which
-//! ends stop-and-copy, every failure leads back to the source (M2).
+//! ends stop-and-copy, every failure leads back to the source (M2), and a lost link to another attempt: the guest goes
+//! on, its disks stay in step, and the memory starts again.
 
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// The guest and its host are looked at.
     PreMigration,
+    /// The link was lost: the guest goes on at the source, and the migration begins again when there is a link.
+    Recovering,
     /// The link is made.
     Connect,
     /// The destination looks at itself, reserves room, and starts what will receive.
@@ -90,49 +94,71 @@ pub struct Row {
     pub cancellable: bool,
     /// What a failure leads to.
     pub on_failure: OnFailure,
+    /// Whether a lost link is a stall in it: the migration begins again, and does not fail.
+    pub begins_again: bool,
     /// Which phases may follow.
     pub next: &'static [Phase],
 }
 
 /// The phases in order.
-pub const TABLE: [Row; 13] = [
-    row(Phase::PreMigration, "pre-migration", Some(10), false, true, OnFailure::RollBack, &[Phase::Connect]),
-    row(Phase::Connect, "connect", Some(15), false, true, OnFailure::RollBack, &[Phase::Reservation]),
-    row(Phase::Reservation, "reservation", Some(60), false, true, OnFailure::RollBack, &[Phase::Bulk]),
-    row(Phase::Bulk, "bulk", None, false, true, OnFailure::RollBack, &[Phase::PreCopy]),
-    row(Phase::PreCopy, "pre-copy", None, false, true, OnFailure::RollBack, &[Phase::StopAndCopy]),
-    row(Phase::StopAndCopy, "stop-and-copy", Some(20), true, true, OnFailure::RollBack, &[Phase::Commitment]),
+pub const TABLE: [Row; 14] = [
+    row(Phase::PreMigration, "pre-migration", OnFailure::RollBack, &[Phase::Connect])
+        .at_most(10)
+        .cancellable(),
+    row(Phase::Connect, "connect", OnFailure::RollBack, &[Phase::Reservation])
+        .at_most(15)
+        .cancellable()
+        .again(),
+    row(Phase::Reservation, "reservation", OnFailure::RollBack, &[Phase::Bulk])
+        .at_most(60)
+        .cancellable()
+        .again(),
+    row(Phase::Bulk, "bulk", OnFailure::RollBack, &[Phase::PreCopy]).cancellable().again(),
+    row(Phase::PreCopy, "pre-copy", OnFailure::RollBack, &[Phase::StopAndCopy]).cancellable().again(),
+    row(Phase::StopAndCopy, "stop-and-copy", OnFailure::RollBack, &[Phase::Commitment])
+        .at_most(20)
+        .paused()
+        .cancellable()
+        .again(),
     row(
         Phase::Commitment,
         "commitment",
-        None,
-        true,
-        false,
         OnFailure::Ask,
-        &[Phase::Resume, Phase::InDoubt, Phase::RollingBack],
-    ),
-    row(Phase::Resume, "resume", None, true, false, OnFailure::GoOn, &[Phase::Readdress]),
-    row(Phase::Readdress, "readdress", Some(60), false, false, OnFailure::GoOn, &[Phase::Done]),
-    row(Phase::Done, "done", None, false, false, OnFailure::Stay, &[]),
-    row(Phase::RollingBack, "rolling-back", None, false, false, OnFailure::RollBack, &[Phase::RolledBack]),
-    row(Phase::RolledBack, "rolled-back", None, false, false, OnFailure::Stay, &[]),
-    row(Phase::InDoubt, "in-doubt", None, true, false, OnFailure::Ask, &[Phase::Resume, Phase::RollingBack]),
+        &[Phase::Resume, Phase::InDoubt, Phase::RollingBack, Phase::Recovering],
+    )
+    .paused(),
+    row(Phase::Resume, "resume", OnFailure::Ask, &[Phase::Readdress, Phase::InDoubt, Phase::RollingBack])
+        .paused(),
+    row(Phase::Readdress, "readdress", OnFailure::GoOn, &[Phase::Done]).at_most(60),
+    row(Phase::Done, "done", OnFailure::Stay, &[]),
+    row(Phase::Recovering, "recovering", OnFailure::RollBack, &[Phase::Connect]).cancellable(),
+    row(Phase::RollingBack, "rolling-back", OnFailure::RollBack, &[Phase::RolledBack]),
+    row(Phase::RolledBack, "rolled-back", OnFailure::Stay, &[]),
+    row(Phase::InDoubt, "in-doubt", OnFailure::Ask, &[Phase::Resume, Phase::RollingBack]).paused(),
 ];
 
-const fn row(
-    phase: Phase,
-    name: &'static str,
-    deadline_s: Option<u64>,
-    paused: bool,
-    cancellable: bool,
-    on_failure: OnFailure,
-    next: &'static [Phase],
-) -> Row {
-    let deadline = match deadline_s {
-        Some(seconds) => Some(Duration::from_secs(seconds)),
-        None => None,
-    };
-    Row { phase, name, deadline, paused, cancellable, on_failure, next }
+/// A phase that lasts as long as it makes progress, with the guest running, and that no cancel ends.
+const fn row(phase: Phase, name: &'static str, on_failure: OnFailure, next: &'static [Phase]) -> Row {
+    let (deadline, paused, cancellable, begins_again) = (None, false, false, false);
+    Row { phase, name, deadline, paused, cancellable, on_failure, begins_again, next }
+}
+
+impl Row {
+    const fn at_most(self, seconds: u64) -> Self {
+        Self { deadline: Some(Duration::from_secs(seconds)), ..self }
+    }
+
+    const fn paused(self) -> Self {
+        Self { paused: true, ..self }
+    }
+
+    const fn cancellable(self) -> Self {
+        Self { cancellable: true, ..self }
+    }
+
+    const fn again(self) -> Self {
+        Self { begins_again: true, ..self }
+    }
 }
 
 impl Phase {
@@ -151,11 +177,13 @@ impl Phase {
         self.row().next.is_empty()
     }
 
-    /// True where `next` may come after this phase: its own list, and *rolling back* where a failure leads there.
+    /// True where `next` may come after this phase: its own list, *rolling back* where a failure leads there, and
+    /// *recovering* where a lost link does.
     pub fn may_become(self, next: Phase) -> bool {
         let row = self.row();
         row.next.contains(&next)
             || (next == Phase::RollingBack && row.on_failure == OnFailure::RollBack && self != next)
+            || (next == Phase::Recovering && row.begins_again)
     }
 }
 
@@ -166,7 +194,7 @@ mod tests {
     /// The table of `docs/migration.md`, from ours.
     fn documented() -> String {
         let mut text = String::from(
-            "| phase | at most | guest | cancel | a failure leads to | next |\n|---|---|---|---|---|---|\n",
+            "| phase | at most | guest | cancel | a failure leads to | a lost link leads to | next |\n|---|---|---|---|---|---|---|\n",
         );
         for row in &TABLE {
             let at_most = row
@@ -182,7 +210,9 @@ mod tests {
             };
             let next: Vec<&str> = row.next.iter().map(|next| next.name()).collect();
             let next = if next.is_empty() { String::new() } else { format!("{} ", next.join(", ")) };
-            text += &format!("| {} | {at_most} | {guest} | {cancel} | {leads_to} | {next}|\n", row.name);
+            let lost = if row.begins_again { "recovering" } else { leads_to };
+            text +=
+                &format!("| {} | {at_most} | {guest} | {cancel} | {leads_to} | {lost} | {next}|\n", row.name);
         }
         text
     }

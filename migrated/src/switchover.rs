@@ -147,6 +147,10 @@ pub struct Ratio {
 impl Ratio {
     /// Takes in the sums so far.
     pub fn push(&mut self, raw_bytes: u64, sent_bytes: u64) {
+        // Smaller than before: another stream, which begins anew.
+        if self.seen.back().is_some_and(|(raw, sent)| raw_bytes < *raw || sent_bytes < *sent) {
+            self.seen.clear();
+        }
         self.seen.push_back((raw_bytes, sent_bytes));
         if self.seen.len() > RATIO_LOOKS {
             self.seen.pop_front();

@@ -12,6 +12,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What stands before a command.
@@ -20,7 +21,8 @@ const EXEC: &str = "exec:";
 const SHELLISH: &str = "|&;<>()`$";
 
 /// What carries the connections of a link.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// TCP to the peer's addresses.
     #[default]

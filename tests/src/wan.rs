@@ -24,6 +24,7 @@ use crate::requires::Missing;
 use crate::router_vm::{Kit, MACS, RouterVm, TAPS};
 
 pub mod profile;
+mod outage;
 pub use profile::WanProfile;
 
 /// An end of the WAN.

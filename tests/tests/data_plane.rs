@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use blockd::io::data_plane::{self, Choice};
+use blockd::config::DataPlaneFlag;
+use blockd::io::data_plane::{self, Prepared};
 use blockd::io::file_store::{Cache, FileStore, Options};
 use blockd::io::mailbox::{self, Mailbox};
 use blockd::nbd::export::Export;
@@ -18,7 +19,7 @@ use blockd::store::BlockStore;
 use blockd::volume::Volume;
 
 const DISK_BYTES: u64 = 32 << 20;
-const BOTH: [Choice; 2] = [Choice::Ring, Choice::Pool];
+const BOTH: [DataPlaneFlag; 2] = [DataPlaneFlag::Ring, DataPlaneFlag::Pool];
 
 /// A data plane on a thread of its own, with a disk in a directory of its own.
 struct Plane {
@@ -29,10 +30,10 @@ struct Plane {
 
 impl Plane {
     /// None, with a word about it, where this machine has no io_uring.
-    fn start(choice: Choice) -> Option<Self> {
+    fn start(choice: DataPlaneFlag) -> Option<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        if choice == Choice::Ring
-            && let Err(error) = blockd::io::ring::probe()
+        if choice == DataPlaneFlag::Ring
+            && let Err(error) = Prepared::ring()
         {
             eprintln!("skipped for the ring: {error}");
             return None;
@@ -47,7 +48,10 @@ impl Plane {
         let server = Server::new(Export::new("", DISK_BYTES), Volume::new(), Arc::clone(&store));
         let listener = UnixListener::bind(directory.join("nbd.sock")).unwrap();
         let (mailbox, receiver) = mailbox::channel().unwrap();
-        let serve = move || data_plane::run(choice, server, store, &listener, &receiver);
+        let serve = move || {
+            let plane = if choice == DataPlaneFlag::Ring { Prepared::ring()? } else { Prepared::Pool };
+            data_plane::run(plane, server, store, &listener, &receiver)
+        };
         Some(Self { directory, mailbox, thread: Some(std::thread::spawn(serve)) })
     }
 

@@ -4,6 +4,7 @@ mod running;
 
 use blockd::control::Command;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use running::Running;
 
 #[test]
@@ -72,4 +73,69 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
         assert!(text.contains(named), "{text}");
     }
     assert_eq!(&running.greeting(), b"NBDMAGIC");
+}
+
+/// The values of a field of each thread of a process.
+fn of_each_thread(process: Pid, field: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let value = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().to_owned()
+    };
+    tasks.map(value).collect()
+}
+
+/// The daemon confines itself, so one that is started again does so too, and the supervisor can start it.
+#[test]
+fn a_daemon_keeps_no_right_that_serving_does_not_take_and_a_restarted_one_neither() {
+    let running = Running::launch(&["--confine", "required"]);
+    running.wait_ready();
+    for _ in 0..2 {
+        let daemon = running.daemon();
+        let none = "0000000000000000";
+        let expected = [
+            ("Seccomp:", "2"),
+            ("NoNewPrivs:", "1"),
+            ("CapEff:", none),
+            ("CapPrm:", none),
+            ("CapInh:", none),
+        ];
+        for (field, value) in expected {
+            let found = of_each_thread(daemon, field);
+            assert!(found.len() > 2 && found.iter().all(|found| found == value), "{field} {found:?}");
+        }
+        let status = running.control().call(Command::Status {}).unwrap();
+        let said = status["identity"]["confinement"].as_str().unwrap();
+        assert!(said.starts_with("landlock ") && said.ends_with(", seccomp, no capabilities"), "{said}");
+        kill(daemon, Signal::SIGKILL).unwrap();
+        assert_eq!(&running.greeting(), b"NBDMAGIC");
+        running.wait_ready();
+    }
+    let supervisor = Pid::from_raw(running.supervisor.id() as i32);
+    assert_eq!(of_each_thread(supervisor, "Seccomp:"), of_each_thread(Pid::this(), "Seccomp:")[..1]);
+}
+
+#[test]
+fn confinement_can_be_switched_off_and_is_the_default() {
+    for (flags, confined) in [(&[][..], true), (&["--confine", "off"][..], false)] {
+        let running = Running::launch(flags);
+        running.wait_ready();
+        let status = running.control().call(Command::Status {}).unwrap();
+        let said = status["identity"]["confinement"].as_str().unwrap();
+        assert_eq!(said.contains("seccomp, no capabilities"), confined, "{said}");
+        assert_eq!(said == "off", !confined, "{said}");
+    }
+}
+
+/// The one thing that it then still has to reach by a path.
+#[test]
+fn a_confined_daemon_without_a_supervisor_removes_its_sockets() {
+    let mut running = Running::launch(&["--no-supervisor", "--confine", "required"]);
+    running.wait_ready();
+    let daemon = Pid::from_raw(running.supervisor.id() as i32);
+    assert_eq!(of_each_thread(daemon, "NoNewPrivs:")[0], "1");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.wait().code(), Some(0));
+    assert!(!running.path("nbd").exists() && !running.path("control").exists());
 }

@@ -28,6 +28,7 @@ pub fn status(status: &Status) -> String {
             identity.data_plane
         ),
     );
+    row("confined", identity.confinement.clone());
     row("reads", format!("{}, {}", requests.reads_total, bytes(requests.read_bytes_total)));
     row("writes", format!("{}, {}", requests.writes_total, bytes(requests.written_bytes_total)));
     row(

@@ -26,6 +26,17 @@ pub enum DataPlaneFlag {
     Pool,
 }
 
+/// Whether the daemon gives up the rights that serving does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfineFlag {
+    /// As far as the kernel can, saying what it cannot.
+    Auto,
+    /// All of it, or fail.
+    Required,
+    /// Keep every right.
+    Off,
+}
+
 /// Who slows the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ThrottleFlag {
@@ -61,6 +72,9 @@ pub struct ServeFlags {
     /// Who moves the bytes
     #[arg(long, value_enum, default_value_t = DataPlaneFlag::Auto)]
     pub data_plane: DataPlaneFlag,
+    /// Give up the rights that serving does not take: landlock, seccomp, capabilities
+    #[arg(long, value_enum, default_value_t = ConfineFlag::Auto)]
+    pub confine: ConfineFlag,
     /// Be the destination of a copy, and listen for it on this UNIX socket
     #[arg(long, value_name = "SOCK", help_heading = "Replica")]
     pub replica: Option<PathBuf>,

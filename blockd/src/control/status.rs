@@ -40,6 +40,8 @@ pub struct Identity {
     pub data_plane: String,
     /// direct or buffered.
     pub cache: String,
+    /// What the daemon has given up, like "landlock 7, seccomp, no capabilities"; or "off".
+    pub confinement: String,
 }
 
 /// The replica, seen from the source.

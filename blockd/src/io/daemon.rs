@@ -24,12 +24,12 @@ use nix::sys::signal::{SigSet, Signal};
 use tracing::{info, warn};
 
 use crate::config::{DataPlaneFlag, Serve};
+use crate::io::confine::{Needs, confine};
 use crate::io::control_server;
-use crate::io::data_plane::{self, Choice};
+use crate::io::data_plane::{self, Prepared};
 use crate::io::listen::Listeners;
 use crate::io::mailbox::{self, Mailbox};
 use crate::io::replica_destination::Receiver;
-use crate::io::ring;
 use crate::io::sidecar_file::{SidecarBits, SidecarFile};
 use crate::io::supervisor::tell_ready;
 use crate::nbd::export::Export;
@@ -61,11 +61,13 @@ pub fn run(serve: &Serve, listeners: Listeners, start: Start) -> Result<()> {
     let disk = open::open(serve, start)?;
     let signals = block_signals()?;
     let plane = choose_plane(serve.data_plane)?;
+    // Everything is open, and nobody has been heard yet. The threads that follow inherit it.
+    let confined = confine(serve.confine, &needs(serve, start)).context("cannot give up rights")?;
     let store: Arc<dyn BlockStore> = disk.store.clone();
     let (mailbox, letters) = mailbox::channel().context("cannot make a mailbox")?;
     let mut server = Server::new(export(serve, &*store)?, volume(&disk), Arc::clone(&store));
     stop_on_signal(signals, mailbox.clone())?;
-    let identity = identity(serve, &disk, plane);
+    let identity = identity(serve, &disk, &plane, &confined);
     info!(image = %serve.image.display(), disk = disk.header.disk_id, role = disk.header.role.name(), %plane, "serving");
     let (sidecar, replication) =
         replication(serve, &disk.header, disk.sidecar, &store, &mailbox, &mut server)?;
@@ -118,17 +120,31 @@ fn receive(
     Ok(Some(receiver))
 }
 
+/// What serving needs beside what is open.
+fn needs(serve: &Serve, start: Start) -> Needs {
+    let replica = serve.replica.as_ref().map(|target| &target.socket);
+    let sockets = [Some(&serve.nbd), Some(&serve.control), replica].into_iter().flatten();
+    let told = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    Needs {
+        // A supervisor removes them.
+        sockets: if start.supervised { Vec::new() } else { sockets.cloned().collect() },
+        abstract_sockets: told.as_encoded_bytes().starts_with(b"@"),
+    }
+}
+
 /// Settled before the start: what cannot be is refused in time, and the status can say what is.
-fn choose_plane(flag: DataPlaneFlag) -> Result<Choice> {
-    match (flag, ring::probe()) {
-        (DataPlaneFlag::Pool, _) => Ok(Choice::Pool),
-        (DataPlaneFlag::Ring | DataPlaneFlag::Auto, Ok(())) => Ok(Choice::Ring),
+fn choose_plane(flag: DataPlaneFlag) -> Result<Prepared> {
+    if flag == DataPlaneFlag::Pool {
+        return Ok(Prepared::Pool);
+    }
+    match (flag, Prepared::ring()) {
+        (_, Ok(ring)) => Ok(ring),
         (DataPlaneFlag::Ring, Err(error)) => {
             Err(error).context("there is no io_uring here; use --data-plane pool or auto")
         }
-        (DataPlaneFlag::Auto, Err(error)) => {
+        (_, Err(error)) => {
             warn!(%error, "there is no io_uring here; serving with threads, which is slower");
-            Ok(Choice::Pool)
+            Ok(Prepared::Pool)
         }
     }
 }

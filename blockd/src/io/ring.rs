@@ -45,13 +45,19 @@ const FILES: usize = CONNECTIONS_MAX + 3;
 /// How long to wait after the system had no descriptor or memory for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A ring as [`run`] needs it, or why there can be none here.
-pub fn probe() -> io::Result<()> {
-    Queue::new(FILES).map(drop)
+/// A ring that [`run`] can begin with.
+pub struct Ring(Queue);
+
+impl Ring {
+    /// Makes one, or says why there can be none here. To be made by the thread that runs it.
+    pub fn new() -> io::Result<Self> {
+        Queue::new(FILES).map(Self)
+    }
 }
 
 /// Serves until the mailbox says stop.
 pub fn run(
+    ring: Ring,
     server: Server,
     store: Arc<dyn BlockStore>,
     listener: &UnixListener,
@@ -59,7 +65,7 @@ pub fn run(
 ) -> io::Result<Server> {
     // The ring waits by itself; from a non-blocking socket it would return at once.
     listener.set_nonblocking(false)?;
-    let queue = Queue::new(FILES)?;
+    let Ring(queue) = ring;
     let disk = Disk::new(store, FILE_DISK);
     if let Some(fd) = disk.fd() {
         queue.register(FILE_DISK, fd)?;

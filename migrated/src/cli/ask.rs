@@ -60,6 +60,9 @@ async fn act(asking: Asking<'_>, action: Action) -> Result<Exit, ApiError> {
             let accepted = |status: &Status| vec![format!("{}, guest {}: {limit}", status.id, status.guest)];
             asking.show(Command::Set { migration, bandwidth_bytes_per_s }, accepted).await?;
         }
+        Action::Recover { guest, lost } => {
+            asking.show(Command::Recover { guest, lost }, plain::recovery).await?;
+        }
         Action::Pair { token: None } => {
             asking.show(Command::Pair {}, |token: &String| vec![token.clone()]).await?
         }

@@ -14,7 +14,8 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use super::{Config, Migration, Network, Zone};
+use super::{Allow, Config, Migration, Network, Zone};
+use crate::guest::is_inner_path;
 use crate::link::stripes::STRIPES_MAX;
 use crate::transport::Transport;
 
@@ -56,6 +57,9 @@ impl Config {
             faults.fault(same, "listen_data", "is the same as listen", "leave it out");
         }
         faults.folders(self);
+        if let Some(user) = &self.qemu.user {
+            faults.name("qemu.user", user);
+        }
         let memory_mib = self.limits.memory_mib;
         faults.fault(
             memory_mib == Some(0),
@@ -63,6 +67,9 @@ impl Config {
             "is 0: no guest could run",
             "leave it out for all that the host has",
         );
+        for (peer, allow) in &self.allow {
+            faults.allow(peer, allow);
+        }
         faults.bridges(self);
         if let Some(network) = &self.network {
             faults.network(network);
@@ -134,6 +141,25 @@ impl Faults {
             let is_path = program.is_absolute() || is_bare(program);
             let what = format!("{:?} is neither a path nor a name", program.display().to_string());
             self.fault(!is_path, key, what, "give an absolute path, or a name that is looked for in $PATH");
+        }
+    }
+
+    fn allow(&mut self, peer: &str, allow: &Allow) {
+        let key = |field: &str| format!("allow.{peer}.{field}");
+        self.name(&format!("allow.{peer}"), peer);
+        let numbers = [
+            ("guests_max", allow.guests_max),
+            ("memory_mib", allow.memory_mib),
+            ("disk_gib", allow.disk_gib),
+            ("cpus", allow.cpus),
+        ];
+        for (field, number) in numbers {
+            let remedy = "say guests = [] if it may send nothing";
+            self.fault(number == Some(0), &key(field), "is 0: no guest could come", remedy);
+        }
+        if let Some(images) = &allow.images {
+            let what = format!("{} is no path below images_dir", images.display());
+            self.fault(!is_inner_path(images), &key("images"), what, "write it like \"from-site-a\"");
         }
     }
 
@@ -228,6 +254,7 @@ fn is_bare(program: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Allowance;
 
     const LEAST: &str = "name = \"site-a\"\nlisten = \"192.0.2.1:7070\"\n";
 
@@ -248,7 +275,13 @@ mod tests {
         let config = parse(text).unwrap();
         assert!(config.network.is_some() && config.zones.len() == 1 && config.bridges.len() == 1);
         assert_eq!(config.transports.len(), 1);
-        assert!(config.listen_data.is_some() && config.migration.bandwidth_bytes_per_s.is_some());
+        let allow = &config.allow["site-b"];
+        assert!(allow.images.is_some() && allow.addresses.is_some() && allow.dns_names.is_some());
+        assert!(
+            config.qemu.user.is_some()
+                && config.listen_data.is_some()
+                && config.migration.bandwidth_bytes_per_s.is_some()
+        );
     }
 
     #[test]
@@ -261,6 +294,10 @@ mod tests {
         assert!(typed.contains("line 1, column 8") && typed.contains("string"), "{typed}");
         let broken = refused("name = \"site-a\nlisten = 3");
         assert!(broken.contains("line 1"), "{broken}");
+        let allowed = refused(&format!("{LEAST}[allow.site-b]\nmemory = 3\n"));
+        assert!(allowed.contains("line 4, column 1") && allowed.contains("memory_mib"), "{allowed}");
+        let network = refused(&format!("{LEAST}[allow.site-b]\naddresses = [\"10.1.0.0\"]\n"));
+        assert!(network.contains("line 4, column") && network.contains("10.1.0.0/24"), "{network}");
         let address = refused("name = \"a\"\nlisten = \"here\"\n");
         assert!(address.contains("line 2, column 10"), "{address}");
         assert!(refused("").contains("missing field `name`"));
@@ -276,6 +313,8 @@ state_dir = "state"
 runtime_dir = "/run/a/folder/with/a/name/that/is/much/too/long/for/sockets"
 programs = { blockd = "./blockd" }
 limits = { memory_mib = 0 }
+qemu = { user = "a b" }
+allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
 network = { tunnel_address = "224.0.0.1", pool = ["192.0.2.9", "192.0.2.9"] }
 transports = { site-b = "ssh site-b" }
@@ -301,7 +340,10 @@ ttl_s = 999999
                 "state_dir",
                 "runtime_dir",
                 "programs.blockd",
+                "qemu.user",
                 "limits.memory_mib",
+                "allow.site-b.memory_mib",
+                "allow.site-b.images",
                 "bridges.lan",
                 "network.tunnel_address",
                 "network.pool",
@@ -319,6 +361,17 @@ ttl_s = 999999
             ]
         );
         assert!(faults.iter().all(|fault| fault.contains("; ")), "each says what to do");
+    }
+
+    /// Safe by what is written: a list that names one host lets no other in.
+    #[test]
+    fn without_a_list_all_are_allowed_and_with_one_only_those_in_it() {
+        let open = parse(LEAST).unwrap();
+        assert_eq!(open.allowance("site-b"), Allowance::Anything);
+        let listed = parse(&format!("{LEAST}[allow.site-b]\nguests = [\"web*\"]\n")).unwrap();
+        assert_eq!(listed.allowance("site-c"), Allowance::Nothing);
+        let Allowance::Only(allow) = listed.allowance("site-b") else { panic!("it is listed") };
+        assert!(allow.guests.as_ref().unwrap()[0].matches("web-1") && allow.memory_mib.is_none());
     }
 
     #[test]

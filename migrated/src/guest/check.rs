@@ -17,6 +17,8 @@ pub const ID_BYTES_MAX: usize = 20;
 pub const DEVICES_MAX: usize = 12;
 /// Longest kernel command line in bytes.
 const APPEND_BYTES_MAX: usize = 2000;
+/// Longest CPU model with its flags in bytes.
+const CPU_BYTES_MAX: usize = 1000;
 /// The most memory in MiB: 4 TiB.
 const MEMORY_MIB_MAX: u64 = 4 << 20;
 /// The most CPUs that the machine types have.
@@ -97,6 +99,9 @@ impl Faults {
              or say accel = \"tcg\""
                 .into()
         });
+        self.check(cpu.len() <= CPU_BYTES_MAX, || {
+            format!("cpu: {} bytes are too many; at most {CPU_BYTES_MAX}", cpu.len())
+        });
         for word in words {
             let flag = word.strip_prefix(['+', '-']).unwrap_or(word);
             let flag = flag.strip_suffix("=on").or(flag.strip_suffix("=off")).unwrap_or(flag);
@@ -149,6 +154,11 @@ impl Faults {
         }
         let mut images = BTreeSet::new();
         for disk in disks {
+            // It would be what another disk remembers, or lie where that will be.
+            let is_sidecar = disk.image.extension().is_some_and(|extension| extension == "blockd");
+            self.check(!is_sidecar, || {
+                format!("disk {}: image {:?} has the name of a sidecar; give it another", disk.id, disk.image)
+            });
             self.path(&format!("disk {}: image", disk.id), "images_dir", &disk.image);
             self.check(images.insert(&disk.image), || {
                 format!("disk {}: image {:?} belongs to another disk already", disk.id, disk.image)
@@ -277,6 +287,10 @@ dns_name = "web.example.org"
             ("root=/dev/vda", "root=\\n", "boot.append:"),
             ("\"web.raw\"", "\"../web.raw\"", "disk root: image"),
             ("\"web.raw\"", "\"web.raw,x\"", "disk root: image"),
+            ("\"web.raw\"", "\"db.raw.blockd\"", "name of a sidecar"),
+            ("\"web.raw\"", "\"web\\u0000.raw\"", "disk root: image"),
+            ("\"web.raw\"", "\"./../web.raw\"", "disk root: image"),
+            ("accel = \"tcg\"", &format!("cpu = \"qemu64{}\"", ",+a".repeat(400)), "cpu: 1206 bytes"),
             ("\"root\"", "\"0root\"", "id: \"0root\""),
             ("\"root\"", "\"root,serial=x\"", "id:"),
             ("\"root\"", "\"net0\"", "id: \"net0\" is there twice"),

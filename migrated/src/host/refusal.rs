@@ -22,21 +22,43 @@ pub enum Refusal {
         /// Who holds it.
         holder: String,
     },
+    /// Hosts are listed that may send guests, and this one is not among them.
+    #[error(
+        "not allowed: {peer} may send no guest here; add [allow.{peer}] to the configuration of this host"
+    )]
+    NotListed {
+        /// The host that sends.
+        peer: String,
+    },
+    /// The host that sends may send others, but not this.
+    #[error("not allowed: allow.{peer}.{key} in the configuration of this host does not have {asked}")]
+    NotAllowed {
+        /// The host that sends.
+        peer: String,
+        /// The key that forbids it.
+        key: String,
+        /// What was asked for, with its numbers.
+        asked: String,
+    },
     /// Not enough memory.
     #[error(
-        "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations; \
-         stop a guest, or raise limits.memory_mib"
+        "memory: {needed_mib} MiB are needed and {available_mib} MiB available after reservations{}; \
+         stop a guest, or raise limits.memory_mib",
+        held(.holders)
     )]
     Memory {
         /// What the guest needs.
         needed_mib: u64,
         /// What there is for it.
         available_mib: u64,
+        /// Who holds room for guests on their way.
+        holders: Vec<String>,
     },
     /// Not enough disk.
     #[error(
         "disk: {needed_mib} MiB are needed ({allocated_mib} MiB in use at the source, the rest for growth) and \
-         {available_mib} MiB available in images_dir after reservations; make room there"
+         {available_mib} MiB available in images_dir after reservations{}; make room there",
+        held(.holders)
     )]
     Disk {
         /// The disks' full sizes, less what is here of them.
@@ -45,6 +67,8 @@ pub enum Refusal {
         allocated_mib: u64,
         /// What there is for it.
         available_mib: u64,
+        /// Who holds room for guests on their way.
+        holders: Vec<String>,
     },
     /// The machine type is not offered.
     #[error(
@@ -122,4 +146,8 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn held(holders: &[String]) -> String {
+    if holders.is_empty() { String::new() } else { format!(" ({})", holders.join(", ")) }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Facts, Image, Kvm, Refusal, Reservation, Reservations, Wanted, check};
+use super::{Facts, Image, Kvm, Refusal, Reservation, Reservations, Sender, Wanted, check};
+use crate::config::{Allowance, parse};
 use crate::guest::{Accel, Guest};
 use crate::peer::DiskSize;
 use crate::qemu::Accelerator;
@@ -29,6 +30,7 @@ fn facts() -> Facts {
         kvm: Kvm::Absent("there is no /dev/kvm".into()),
         bridges: BTreeMap::from([("lan".into(), ("br0".into(), true))]),
         boot_digests: vec![("k".into(), Ok("aa".into()))],
+        is_stopped_here: false,
         images: BTreeMap::from([("root".into(), Image::Absent)]),
     }
 }
@@ -39,13 +41,28 @@ fn disks() -> Vec<DiskSize> {
 
 fn refusals(facts: &Facts, promised: &Reservations, guest: &Guest) -> Vec<Refusal> {
     let (disks, digests) = (disks(), ["aa".to_owned()]);
-    let wanted =
-        Wanted { guest, disks: &disks, boot_digests: &digests, qemu_version: "7.2.22", accel: "tcg" };
+    let wanted = Wanted {
+        guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: None,
+    };
     check(facts, promised, &wanted)
 }
 
 fn promise(memory_mib: u64, memory_used_mib: u64, disk_bytes: u64) -> Reservation {
-    Reservation { holder: "migration 12ab holds it".into(), memory_mib, memory_used_mib, disk_bytes }
+    Reservation {
+        holder: "migration 12ab holds it".into(),
+        memory_mib,
+        memory_used_mib,
+        disk_bytes,
+        disk_size_bytes: disk_bytes,
+        vcpus: 2,
+        from: Some("site-b".into()),
+        is_arriving: false,
+    }
 }
 
 #[test]
@@ -60,11 +77,11 @@ fn memory_is_refused_with_needed_and_available() {
     promised.reserve("db", promise(3000, 0, 0)).unwrap();
     assert_eq!(refusals(&facts(), &promised, &guest()), []);
     promised.reserve("mail", promise(600, 0, 0)).unwrap();
-    let refused = Refusal::Memory { needed_mib: 512, available_mib: 4096 - 3600 - 64 };
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 4096 - 3600 - 64, holders: Vec::new() };
     assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
     promised.get_mut("db").unwrap().memory_used_mib = 3000;
     // Now the limit counts: 4096 for all guests together.
-    let refused = Refusal::Memory { needed_mib: 512, available_mib: 496 };
+    let refused = Refusal::Memory { needed_mib: 512, available_mib: 496, holders: Vec::new() };
     let found = refusals(&facts(), &promised, &guest());
     assert_eq!(found, [refused]);
     let text = found[0].to_string();
@@ -78,7 +95,7 @@ fn memory_is_refused_with_needed_and_available() {
 fn disk_space_is_refused_with_the_numbers() {
     let mut promised = Reservations::default();
     promised.reserve("db", promise(1, 0, 40 * MIB)).unwrap();
-    let refused = Refusal::Disk { needed_mib: 66, allocated_mib: 7, available_mib: 60 };
+    let refused = Refusal::Disk { needed_mib: 66, allocated_mib: 7, available_mib: 60, holders: Vec::new() };
     assert_eq!(refusals(&facts(), &promised, &guest()), [refused]);
     let mut facts = facts();
     facts.images.insert("root".into(), Image::Ours { allocated_bytes: 6 * MIB });
@@ -149,4 +166,163 @@ fn all_refusals_come_at_once() {
     facts.bridges.insert("lan".into(), ("br9".into(), false));
     let found = refusals(&facts, &promised, &wrong);
     assert!(found.contains(&Refusal::BridgeAbsent { name: "lan".into(), here: "br9".into() }));
+}
+
+/// What `[allow.site-b]` with these lines says of the guest, by the keys that forbid it.
+fn forbidding(lines: &str, promised: &Reservations, guest: &Guest) -> Vec<String> {
+    // Room is another matter.
+    let facts = Facts { disk_available_bytes: u64::MAX, ..facts() };
+    let text = format!("name = \"a\"\nlisten = \"192.0.2.1:7070\"\n[allow.site-b]\n{lines}\n");
+    let config = parse(&text).unwrap();
+    let sender = Sender { name: "site-b", allowance: config.allowance("site-b") };
+    let (disks, digests) = (disks(), ["aa".to_owned()]);
+    let wanted = Wanted {
+        guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: Some(sender),
+    };
+    let key = |refusal: Refusal| match refusal {
+        Refusal::NotAllowed { peer, key, .. } if peer == "site-b" => key,
+        other => panic!("{other}"),
+    };
+    check(&facts, promised, &wanted).into_iter().map(key).collect()
+}
+
+#[test]
+fn what_a_peer_may_not_send_is_refused_by_the_key_that_forbids_it() {
+    let mut guest = guest();
+    guest.vcpus = 2;
+    guest.nics[0].address = Some("10.1.0.7".parse().unwrap());
+    guest.nics[0].dns_name = Some("Web.example.org".into());
+    let none = Reservations::default();
+    let cases = [
+        ("guests = [\"db\", \"mail*\"]", "guests = [\"w*b\"]"),
+        ("guests = []", "guests_max = 1"),
+        ("memory_mib = 511", "memory_mib = 512"),
+        ("cpus = 1", "cpus = 2"),
+        ("bridges = [\"dmz\"]", "bridges = [\"dmz\", \"lan\"]"),
+        ("images = \"w\"", "images = \"w.raw\""),
+        ("addresses = [\"10.1.1.0/24\"]", "addresses = [\"10.1.1.0/24\", \"10.1.0.0/24\"]"),
+        ("dns_names = [\"*.example.com\"]", "dns_names = [\"*.example.org\"]"),
+    ];
+    for (forbids, allows) in cases {
+        let key = forbids.split(' ').next().unwrap();
+        assert_eq!(forbidding(forbids, &none, &guest), [key], "{forbids}");
+        assert_eq!(forbidding(allows, &none, &guest), [""; 0], "{allows}");
+    }
+    let all: Vec<&str> =
+        cases.iter().map(|(forbids, _)| *forbids).filter(|one| *one != "guests = []").collect();
+    assert_eq!(forbidding(&all.join("\n"), &none, &guest).len(), all.len(), "all come at once");
+}
+
+/// Quotas are for all guests of a peer together, here and on their way; what others sent does not count.
+#[test]
+fn a_peers_share_counts_what_it_has_sent_already() {
+    let mut promised = Reservations::default();
+    promised.reserve("db", promise(1000, 0, 3 << 30)).unwrap();
+    promised.reserve("own", Reservation { from: None, ..promise(1000, 0, 0) }).unwrap();
+    let mut guest = guest();
+    guest.memory_mib = 100;
+    let cases = [
+        ("guests_max = 1", "guests_max = 2"),
+        ("memory_mib = 1099", "memory_mib = 1100"),
+        ("cpus = 2", "cpus = 3"),
+        ("disk_gib = 3", "disk_gib = 4"),
+    ];
+    for (forbids, allows) in cases {
+        let key = forbids.split(' ').next().unwrap();
+        assert_eq!(forbidding(forbids, &promised, &guest), [key], "{forbids}");
+        assert_eq!(forbidding(allows, &promised, &guest), [""; 0], "{allows}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_listed_where_others_are_may_send_nothing() {
+    let sender = Sender { name: "site-c", allowance: Allowance::Nothing };
+    let (guest, disks, digests) = (guest(), disks(), ["aa".to_owned()]);
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: Some(sender),
+    };
+    let found = check(&facts(), &Reservations::default(), &wanted);
+    assert_eq!(found, [Refusal::NotListed { peer: "site-c".into() }]);
+    assert!(found[0].to_string().contains("[allow.site-c]"));
+}
+
+/// A size is another host's word: no sum comes round to a small one.
+#[test]
+fn sizes_without_measure_are_refused() {
+    let (guest, digests) = (guest(), ["aa".to_owned()]);
+    let disk = |size_bytes| DiskSize { id: "root".into(), size_bytes, allocated_bytes: u64::MAX };
+    let disks = [disk(u64::MAX), disk(u64::MAX), disk(2)];
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: None,
+    };
+    let found = check(&facts(), &Reservations::default(), &wanted);
+    assert!(matches!(found[..], [Refusal::Disk { .. }]), "{found:?}");
+}
+
+/// S0-37: the room is promised under the lock that it was looked at under, and who has it is said.
+#[test]
+fn two_hosts_that_want_the_same_room_get_it_once() {
+    let mut facts = facts();
+    facts.memory_limit_mib = 1000;
+    facts.disk_available_bytes = 100 * MIB;
+    let mut promised = Reservations::default();
+    let (disks, digests) = (disks(), ["aa".to_owned()]);
+    let web = guest();
+    let mut db = guest();
+    db.name = "db".into();
+    let wanted = |guest, name| Wanted {
+        guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender: Some(Sender { name, allowance: Allowance::Anything }),
+    };
+    let (first, second) = (wanted(&web, "site-b"), wanted(&db, "site-c"));
+    assert_eq!(check(&facts, &promised, &first), []);
+    promised.reserve("web", facts.reservation(&first, "migration 12ab from site-b holds it")).unwrap();
+    let found = check(&facts, &promised, &second);
+    assert!(matches!(found[..], [Refusal::Memory { .. }, Refusal::Disk { .. }]), "{found:?}");
+    assert!(
+        found.iter().all(|one| one.to_string().contains("(migration 12ab from site-b holds it)")),
+        "{found:?}"
+    );
+    // The very same guest from another host is told so too.
+    let found = check(&facts, &promised, &wanted(&web, "site-c"));
+    assert!(found[0].to_string().contains("migration 12ab from site-b holds it"), "{found:?}");
+    assert!(promised.release("web"));
+    assert_eq!(check(&facts, &promised, &second), []);
+}
+
+#[test]
+fn a_guest_that_is_stopped_here_is_not_replaced() {
+    let facts = Facts { is_stopped_here: true, ..facts() };
+    let (guest, disks, digests) = (guest(), disks(), ["aa".to_owned()]);
+    let sender = Some(Sender { name: "site-b", allowance: Allowance::Anything });
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.22",
+        accel: "tcg",
+        sender,
+    };
+    let found = check(&facts, &Reservations::default(), &wanted);
+    assert!(found.len() == 1 && found[0].to_string().contains("it is stopped here"), "{found:?}");
+    assert_eq!(check(&facts, &Reservations::default(), &Wanted { sender: None, ..wanted }), []);
 }

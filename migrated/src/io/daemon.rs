@@ -13,6 +13,7 @@ mod answer;
 mod folders;
 mod guests;
 mod hosts;
+mod recover;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::io::api_server;
 use crate::io::destination;
 use crate::io::link::LinkListener;
 use crate::io::site::Site;
+use crate::io::source;
 
 use self::answer::Operator;
 use self::folders::Taken;
@@ -39,7 +41,9 @@ pub async fn run(config: Config) -> Result<()> {
     let listener = taken.listen()?;
     let name = config.name.clone();
     let site = Arc::new(Site::open(config).context("cannot read what is kept in state_dir")?);
+    destination::recover(&site).await;
     site.adopt().await;
+    source::recover(&site);
     let links = LinkListener::bind(site.link.clone()).await.context("cannot listen for other hosts")?;
     let operator = Arc::new(Operator::new(Arc::clone(&site), links.desk().clone()));
     info!(host = name, socket = %taken.socket().display(), "serving");

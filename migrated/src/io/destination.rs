@@ -12,6 +12,8 @@
 mod arrival;
 mod names;
 mod reserve;
+mod recovery;
+mod taken_back;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,7 +40,9 @@ use crate::qmp::MigrateInfo;
 use crate::report::Report;
 use crate::status::Status;
 
-use self::arrival::Arrival;
+use self::arrival::{Arrival, Start};
+
+pub use self::recovery::recover;
 
 /// How long a new link may take to say what it is for.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
@@ -69,6 +73,7 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
         stage: Stage::Nothing,
         arrival: None,
         relays: JoinSet::new(),
+        is_readdressed: false,
         replaced: None,
     };
     let ended = visit.run(server).await;
@@ -84,6 +89,8 @@ struct Visit {
     stage: Stage,
     arrival: Option<Arrival>,
     relays: JoinSet<()>,
+    /// The source has asked for the names to lead here.
+    is_readdressed: bool,
     /// Told when the source begins anew.
     replaced: Option<Arc<Notify>>,
 }
@@ -157,8 +164,15 @@ impl Visit {
                 return self.take(id, &migration, generation, run).await;
             }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
+            Request::Consult { migration } => {
+                Answer::Consulted { promised: self.site.journal.last_step(&migration) }
+            }
+            Request::TakenBack { migration, guest, generation } => {
+                done(taken_back::obey(&self.site, self.link.peer(), &migration, &guest, generation).await)
+            }
             Request::Readdress {} => match &self.arrival {
                 Some(arrival) => {
+                    self.is_readdressed = true;
                     let (names, troubles) = names::readdress(arrival).await;
                     Answer::Readdressed { names, troubles }
                 }
@@ -289,7 +303,11 @@ impl Visit {
 
     async fn start(&mut self, run: bool) {
         let arrival = self.arrival.as_ref().expect("it was taken");
-        arrival.start(run).await;
+        if let Start::HandedBack(reason) = arrival.start(run).await {
+            self.give_up(&reason, false).await;
+            let _ = self.writer.notice(Notice::Failed { reason }).await;
+            return;
+        }
         self.stage = Stage::Running;
         self.site.forget_arrival(&arrival.reserve.guest.name);
         let _ = self.writer.notice(Notice::Running {}).await;
@@ -314,7 +332,8 @@ impl Visit {
         };
         match tokio::task::block_in_place(|| self.site.journal.decide(refused)) {
             Ok(taken) => {
-                let running = taken && self.site.is_up(&migration);
+                let last = self.site.journal.last_step(&migration);
+                let running = taken && matches!(last, Some(Step::Started | Step::Done));
                 Answer::Verdict { taken, running }
             }
             Err(error) => Answer::Refused { reasons: vec![error.to_string()] },
@@ -333,14 +352,34 @@ impl Visit {
         if self.stage < Stage::Taken {
             self.give_up(reason, true).await;
         } else if let Some(arrival) = self.arrival.take() {
-            let status = arrival.handle.status();
-            arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
-            self.site.refresh_reservations();
-            let done = tokio::task::block_in_place(|| self.site.journal.append(arrival.record(Step::Done)));
-            if let Err(error) = done {
-                tracing::error!(migration = arrival.reserve.migration, "{error}");
+            if !self.is_readdressed {
+                see_to_names(&arrival).await;
             }
+            conclude(&arrival);
         }
+    }
+}
+
+/// The guest runs here, and its source asks for nothing more: its names are seen to all the same.
+async fn see_to_names(arrival: &Arrival) {
+    if !arrival.reserve.wan {
+        return;
+    }
+    let (names, troubles) = names::readdress(arrival).await;
+    let guest = &arrival.reserve.guest.name;
+    for trouble in &troubles {
+        tracing::error!(guest, "{trouble}");
+    }
+    tracing::info!(guest, ?names, "the names lead here");
+}
+
+/// Closes the account of a guest that is here.
+fn conclude(arrival: &Arrival) {
+    let status = arrival.handle.status();
+    arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
+    arrival.site.refresh_reservations();
+    if let Err(error) = arrival.promise(Step::Done) {
+        tracing::error!(migration = arrival.reserve.migration, "{error:#}");
     }
 }
 

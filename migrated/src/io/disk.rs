@@ -172,6 +172,20 @@ impl Disk {
         self.ask(command, None).await
     }
 
+    /// Makes the disk an ordinary one again, if it was to move and does not: writes go through, nothing is recorded. To
+    /// be called by who knows that the guest is here.
+    pub async fn reclaim(&self) -> Result<(), DiskError> {
+        let status = self.status().await?;
+        if status.identity.sealed != 0 {
+            self.call(Command::Unseal {}).await?;
+        }
+        if status.replication.recording {
+            self.call(Command::StopReplicating {}).await?;
+            self.call(Command::Record { on: false }).await?;
+        }
+        Ok(())
+    }
+
     /// What the daemon says of itself.
     pub async fn status(&self) -> Result<Status, DiskError> {
         let answer = self.ask(Command::Status {}, Some(ANSWER_TIMEOUT)).await?;

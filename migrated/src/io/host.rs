@@ -114,6 +114,8 @@ pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, HostError> {
             kvm,
             bridges: config.bridges.iter().map(bridge).collect(),
             boot_digests: boot_digests(&config, &guest),
+            // Who keeps the guests says so.
+            is_stopped_here: false,
             images: images(&config, &guest),
         })
     });
@@ -195,11 +197,20 @@ fn image(config: &Config, guest: &Guest, disk: &Disk) -> Image {
         Err(error) => return Image::Taken(error.to_string()),
     };
     let Ok(found) = fs::metadata(&path) else { return Image::Absent };
+    let is_device = found.file_type().is_block_device();
+    if !is_device && !found.is_file() {
+        return Image::Taken("this is neither a file nor a block device".into());
+    }
     let allocated_bytes = found.blocks() * 512;
-    if disk.shared {
+    let sidecar = default_path(&path, is_device);
+    if disk.shared && !sidecar.exists() {
         return Image::Ours { allocated_bytes };
     }
-    match SidecarFile::peek(&default_path(&path, found.file_type().is_block_device())) {
+    match SidecarFile::peek(&sidecar) {
+        Ok(Some(header)) if disk.shared => Image::Taken(format!(
+            "this is the disk {} of a guest, and not one that guests share",
+            header.disk_id
+        )),
         Ok(Some(header)) => ours(guest, disk, &header, allocated_bytes),
         Ok(None) => Image::Taken(
             "there is an image already that no migration has made; name another one, or remove it yourself"

@@ -80,4 +80,40 @@ mod tests {
         }
         fs::remove_dir_all(&root).unwrap();
     }
+
+    /// Whoever can change links inside the folder is looked at again: a path is decided when it is used.
+    #[test]
+    fn hostile_paths_and_links_that_change_lead_nowhere_else() {
+        let root = std::env::temp_dir().join(format!("inner-path-hostile-{}", std::process::id()));
+        let images = root.join("images");
+        fs::create_dir_all(images.join("sub")).unwrap();
+        let path = |inner: &str| inner_path(&images, Path::new(inner)).map_err(|error| error.to_string());
+        let hostile = ["", "/etc/passwd", "..", "sub/../../x", "a\0b", "a\nb", "a,b", "./../x", "sub/.."];
+        for inner in hostile {
+            assert!(
+                path(inner).is_err_and(|error| error.contains("no path below")),
+                "{inner:?}: {:?}",
+                path(inner)
+            );
+        }
+        assert!(path(&"x/".repeat(200)).is_err());
+        assert!(path("sub/new.raw").is_ok());
+        fs::remove_dir(images.join("sub")).unwrap();
+        symlink("/etc", images.join("sub")).unwrap();
+        for inner in ["sub/new.raw", "sub/passwd", "sub"] {
+            assert!(
+                path(inner).is_err_and(|error| error.contains("leads out of")),
+                "{inner}: {:?}",
+                path(inner)
+            );
+        }
+        // A folder whose name begins like ours is another one.
+        fs::create_dir(root.join("images-of-others")).unwrap();
+        symlink("../images-of-others", images.join("near")).unwrap();
+        assert!(path("near/x").is_err_and(|error| error.contains("leads out of")), "{:?}", path("near/x"));
+        // A loop is no way out either.
+        symlink("loop", images.join("loop")).unwrap();
+        assert!(path("loop").is_err() && path("loop/x").is_err());
+        fs::remove_dir_all(&root).unwrap();
+    }
 }

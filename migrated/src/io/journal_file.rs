@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
-use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, last_step, verdict};
+use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict};
 
 /// Why there is no journal, or no record in it.
 #[derive(Debug, Error)]
@@ -36,6 +36,14 @@ pub enum JournalError {
     Broken {
         /// The file.
         path: PathBuf,
+    },
+    /// Another host's migration, or one of this host.
+    #[error("migration {migration} does not come from {peer}, which has no say about it")]
+    Foreign {
+        /// Its number.
+        migration: String,
+        /// Who wants a say.
+        peer: String,
     },
 }
 
@@ -96,9 +104,12 @@ impl JournalFile {
     }
 
     /// Promises *taken* or *refused*, unless one of them was promised before: that one holds for ever (M2). Gives what
-    /// holds now, durable.
+    /// holds now, durable. Refused: a migration that does not come from the record's peer.
     pub fn decide(&self, record: Record) -> Result<bool, JournalError> {
         let mut inner = self.lock();
+        if !is_from(&inner.records, &record.migration, &record.peer) {
+            return Err(JournalError::Foreign { migration: record.migration, peer: record.peer });
+        }
         if let Some(taken) = verdict(&inner.records, &record.migration) {
             return Ok(taken);
         }
@@ -110,6 +121,11 @@ impl JournalFile {
     /// The last promise of a migration.
     pub fn last_step(&self, migration: &str) -> Option<Step> {
         last_step(&self.lock().records, migration)
+    }
+
+    /// The last promise about a guest.
+    pub fn last_of(&self, guest: &str) -> Option<Record> {
+        self.lock().records.iter().rev().find(|record| record.guest == guest).cloned()
     }
 
     /// Whether this host, as a destination, has taken the guest.
@@ -187,6 +203,9 @@ mod tests {
         let journal = JournalFile::open(&path).unwrap();
         assert!(!journal.decide(record(Step::Refused)).unwrap());
         assert!(!journal.decide(record(Step::Taken)).unwrap(), "refused before");
+        assert_eq!(journal.records().len(), 1);
+        let stranger = Record { peer: "stranger".into(), ..record(Step::Refused) };
+        assert!(matches!(journal.decide(stranger), Err(JournalError::Foreign { .. })));
         assert_eq!(journal.records().len(), 1);
         fs::remove_file(&path).unwrap();
     }

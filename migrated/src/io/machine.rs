@@ -286,7 +286,11 @@ impl Machine {
 
 /// Whether a process holds a socket. A monitor that talks to somebody else does not greet, and is there all the same.
 async fn listens(socket: &Path) -> bool {
-    UnixStream::connect(socket).await.is_ok()
+    match UnixStream::connect(socket).await {
+        Ok(_) => true,
+        // QEMU has not yet taken those who came before.
+        Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+    }
 }
 
 /// Notes how QEMU ends: by its last words on the monitor, else by its status and its log.

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::peer::{Answer, Call, Garbled, Message, Notice, Request, body_len, decode, encode};
+use crate::peer::{Answer, Bounded, Call, Garbled, Message, Notice, Request, body_len, decode, encode};
 
 /// Notices that wait to be heard; there are four kinds, each comes once or twice.
 const NOTICES_MAX: usize = 16;
@@ -174,7 +174,7 @@ async fn write(writer: &mut Writer, message: &impl Serialize) -> Result<(), Peer
 
 async fn read<T, R>(reader: &mut R) -> Result<Option<T>, PeerError>
 where
-    T: for<'a> Deserialize<'a>,
+    T: for<'a> Deserialize<'a> + Bounded,
     R: AsyncRead + Unpin,
 {
     let mut head = [0; 4];

@@ -17,12 +17,15 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::{setgid, setgroups, setsid, setuid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
+
+use crate::io::run_as::RunAs;
 
 /// A process; clones are the same one.
 #[derive(Clone, Debug)]
@@ -36,11 +39,31 @@ pub struct Process {
 impl Process {
     /// Starts a program in a session of its own. What it says goes to the end of the file at `log`.
     pub fn spawn(program: &Path, words: &[OsString], log: &Path) -> io::Result<Self> {
+        Self::spawn_as(None, program, words, log)
+    }
+
+    /// The same, as another user from its first instruction on.
+    pub fn spawn_as(
+        user: Option<&RunAs>,
+        program: &Path,
+        words: &[OsString],
+        log: &Path,
+    ) -> io::Result<Self> {
         let log = OpenOptions::new().append(true).create(true).open(log)?;
         let mut command = Command::new(program);
         command.args(words).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        // SAFETY: setsid is async-signal-safe, and touches nothing of ours.
-        unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from)) };
+        let user = user.cloned();
+        let begin = move || {
+            setsid()?;
+            if let Some(RunAs { uid, gid, groups }) = &user {
+                setgroups(groups)?;
+                setgid(*gid)?;
+                setuid(*uid)?;
+            }
+            Ok(())
+        };
+        // SAFETY: these are bare system calls, which are async-signal-safe; they only read what was made before.
+        unsafe { command.pre_exec(begin) };
         let mut child = command.spawn()?;
         let pid = child.id().expect("a child that was not waited for has a number") as i32;
         let pidfd = pidfd_open(pid)?;

@@ -10,6 +10,7 @@
 //! A call that is dropped while it waits harms nobody; its reply is passed over.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tracing::{debug, trace, warn};
 
 use crate::qmp::{Event, Message, MigrateInfo, Refused, Version, command_line, commands_of, parse_line};
@@ -32,6 +33,8 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 const EVENTS_KEPT: usize = 256;
 /// How long a call waits for its reply unless it says otherwise.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts to connect to a QEMU that is busy with others.
+const DIAL_EVERY: Duration = Duration::from_millis(5);
 /// Bytes of a reply that the log shows.
 const LOGGED_BYTES: usize = 400;
 
@@ -98,11 +101,24 @@ struct Replies {
     closed: watch::Sender<bool>,
 }
 
+/// Connects as soon as QEMU has taken those who came before: its queue holds one or two.
+async fn dial(path: &Path) -> io::Result<UnixStream> {
+    let mut tick = interval(DIAL_EVERY);
+    loop {
+        tick.tick().await;
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+    }
+}
+
 impl Qmp {
     /// Connects, and asks what this QEMU can do. QEMU talks to one at a time: a second one waits.
     pub async fn connect(path: &Path) -> Result<Self, QmpError> {
         let failed = |reason: String| QmpError::Connect { path: path.into(), reason };
-        let stream = UnixStream::connect(path).await.map_err(|error| failed(error.to_string()))?;
+        let stream = timeout(CALL_TIMEOUT, dial(path)).await.unwrap_or_else(|late| Err(late.into()));
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
         // The socket was made by QEMU itself, so this is QEMU's process.
         let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
         let (reader, writer) = stream.into_split();
@@ -361,6 +377,7 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -368,7 +385,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{UnixListener, UnixStream};
 
-    use super::{Qmp, QmpError};
+    use super::{Qmp, QmpError, dial};
 
     /// A monitor that a test plays.
     struct Monitor {
@@ -463,5 +480,21 @@ mod tests {
         let (qmp, mut monitor) = connected("garbage").await;
         monitor.say("SSH-2.0-OpenSSH_9.2").await;
         qmp.closed().await;
+    }
+
+    /// A queue of one is full until QEMU has taken what is in it.
+    #[tokio::test]
+    async fn a_monitor_that_is_busy_with_others_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("qmp-busy-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let _first = UnixStream::connect(&path).await.unwrap();
+        let refused = UnixStream::connect(&path).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        let (dialled, _) = tokio::join!(dial(&path), async { listener.accept().unwrap() });
+        dialled.unwrap();
+        std::fs::remove_file(&path).unwrap();
     }
 }

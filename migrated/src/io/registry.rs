@@ -13,4 +13,5 @@ mod guests;
 mod migrations;
 
 pub use guests::{Claim, GuestRecord, Guests, Known, Task};
+pub use kept::Folder;
 pub use migrations::{CancelRequested, MigrationHandle, Migrations};

@@ -24,7 +24,7 @@ use crate::io::host::{image_bytes, resident_mib};
 use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
-use crate::io::registry::{Claim, Guests, Migrations, Task};
+use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
 
 /// One host.
 pub struct Site {
@@ -36,6 +36,10 @@ pub struct Site {
     pub migrations: Migrations,
     /// What it has promised to other hosts.
     pub journal: JournalFile,
+    /// Migrations that are under way from here, for the daemon after this one.
+    pub departures: Folder,
+    /// Likewise those that are under way to here.
+    pub arrivals_kept: Folder,
     /// Its key, its peers, and how it reaches them.
     pub link: LinkConfig,
     reservations: Mutex<Reservations>,
@@ -54,12 +58,17 @@ impl Site {
         let guests = Guests::load(state).context("cannot read the guests in state_dir")?;
         let migrations = Migrations::load(state).context("cannot read the reports in state_dir")?;
         let journal = JournalFile::open(&state.join("journal"))?;
+        let open =
+            |name| Folder::open(state.join(name)).with_context(|| format!("cannot open {name} in state_dir"));
+        let (departures, arrivals_kept) = (open("departures")?, open("arrivals")?);
         let link = LinkConfig::load(&config)?;
         Ok(Self {
             config,
             guests,
             migrations,
             journal,
+            departures,
+            arrivals_kept,
             link,
             reservations: Mutex::default(),
             addresses: Mutex::default(),
@@ -72,6 +81,9 @@ impl Site {
     pub async fn adopt(self: &Arc<Self>) {
         for known in self.guests.list() {
             let name = &known.record.guest.name;
+            if known.machine.is_some() {
+                continue;
+            }
             let Ok(claim) = self.guests.claim(name, Task::Start) else { continue };
             match Machine::adopt(&self.config, &known.record.guest).await {
                 Ok(Some(machine)) => {
@@ -135,14 +147,6 @@ impl Site {
         self.guests.find(guest).map_or(0, |known| known.record.generation)
     }
 
-    /// Whether the guest of a migration that was taken is up here.
-    pub fn is_up(&self, migration: &str) -> bool {
-        let records = self.journal.records();
-        let guest =
-            records.iter().rev().find(|record| record.migration == migration).map(|record| &record.guest);
-        guest.is_some_and(|guest| self.guests.find(guest).is_ok_and(|known| known.machine.is_some()))
-    }
-
     /// All promises of room. Held for a look or a change.
     pub fn reservations(&self) -> MutexGuard<'_, Reservations> {
         self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
@@ -162,7 +166,7 @@ impl Site {
             let name = &guest.record.guest.name;
             match (&guest.machine, &guest.task) {
                 (Some(machine), _) => {
-                    let fresh = self.reservation_of(machine);
+                    let fresh = self.reservation_of(machine, guest.record.came_from.clone());
                     promised.release(name);
                     // There is none any more.
                     let _ = promised.reserve(name, fresh);
@@ -173,15 +177,19 @@ impl Site {
         }
     }
 
-    fn reservation_of(&self, machine: &Machine) -> Reservation {
+    fn reservation_of(&self, machine: &Machine, from: Option<String>) -> Reservation {
         let guest = machine.guest();
-        let to_grow =
-            |disk| image_bytes(&self.config, disk).map_or(0, |(size, used)| size.saturating_sub(used));
+        let own = guest.disks.iter().filter(|disk| !disk.shared);
+        let sizes: Vec<(u64, u64)> = own.filter_map(|disk| image_bytes(&self.config, disk).ok()).collect();
         Reservation {
             holder: "it runs here".to_owned(),
             memory_mib: guest.memory_mib,
             memory_used_mib: resident_mib(machine.pid()).min(guest.memory_mib),
-            disk_bytes: guest.disks.iter().filter(|disk| !disk.shared).map(to_grow).sum(),
+            disk_bytes: sizes.iter().map(|(size, used)| size.saturating_sub(*used)).sum(),
+            disk_size_bytes: sizes.iter().map(|(size, _)| size).sum(),
+            vcpus: guest.vcpus,
+            from,
+            is_arriving: false,
         }
     }
 

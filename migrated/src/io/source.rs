@@ -17,6 +17,7 @@ mod memory;
 mod path;
 mod handover;
 mod restore;
+mod recovery;
 mod watch;
 mod account;
 
@@ -35,15 +36,18 @@ use crate::io::qmp::QmpError;
 use crate::io::registry::{Claim, Task};
 use crate::io::site::Site;
 use crate::journal::Step;
-use crate::migration::{Action, Event, Migration, Op};
+use crate::migration::{Action, Event, Limits, Migration, Op};
 use crate::phase::{Outcome, Phase};
 use crate::status::Status;
 use crate::transport::Transport;
 
 use self::account::Account;
 use self::context::{Context, Heard, Options};
+use self::recovery::{forget, tell_taken_back};
 
-pub use self::path::{move_of, tap_of};
+pub use self::path::{move_of, tap_of, tunnel_number};
+pub use self::prepare::control;
+pub use self::recovery::recover;
 
 /// How long QEMU and blockd may take to end when their guest is gone.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
@@ -81,8 +85,17 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         };
         return found.map(|()| id).map_err(refused);
     }
-    tokio::spawn(run(context, claim));
+    let migration = Migration::new(limits(site), context.now());
+    tokio::spawn(run(context, claim, migration));
     Ok(id)
+}
+
+fn limits(site: &Site) -> Limits {
+    let settings = &site.config.migration;
+    Limits {
+        paused: Duration::from_millis(settings.paused_deadline_ms),
+        retry: Duration::from_millis(settings.lease_ms),
+    }
 }
 
 /// The host that a guest shall go to. Not this one, by whatever name it is paired with itself (S0-28).
@@ -114,8 +127,10 @@ enum Ended {
 
 async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ended> {
     let context = &context;
+    let has_begun = context.known().has_begun();
     match op {
         Op::Inspect => prepare::inspect(context).await?,
+        Op::Connect if has_begun => prepare::reconnect(context).await?,
         Op::Connect => prepare::connect(context).await?,
         Op::Reserve => prepare::reserve(context).await?,
         Op::Replicate => disks::replicate(context).await?,
@@ -129,13 +144,15 @@ async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ende
         Op::Release => handover::release(context).await?,
         Op::HandOver => return Ok(Ended::Verdict(handover::hand_over(context).await?)),
         Op::AskVerdict => return Ok(Ended::Verdict(handover::ask_verdict(context).await?)),
-        Op::AwaitRunning => handover::await_running(context).await?,
+        Op::AwaitRunning if handover::await_running(context).await? => {}
+        Op::AwaitRunning => return Ok(Ended::Verdict(false)),
         Op::Fence => {
             context.promise(Step::Released)?;
             disks::fence(context).await?;
         }
         Op::Readdress => prepare::readdress(context).await?,
         Op::CleanUp => timeout(CLEAN_UP_LIMIT, context.machine.quit()).await?,
+        Op::Retreat => restore::retreat(context).await?,
         Op::Restore => restore::restore(context, keep_disks).await,
     }
     Ok(Ended::Done)
@@ -156,9 +173,7 @@ struct Run {
     has_shut_down: bool,
 }
 
-async fn run(context: Arc<Context>, claim: Claim<Machine>) {
-    let deadline = Duration::from_millis(context.site.config.migration.paused_deadline_ms);
-    let migration = Migration::new(deadline, context.now());
+async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration) {
     let mut run = Run {
         context: Arc::clone(&context),
         migration,
@@ -173,6 +188,11 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>) {
     }
     let report = run.account.report(&context, outcome, run.migration.reasons());
     settle(&context, &claim, outcome).await;
+    if context.known().is_taken_back {
+        tell_taken_back(&context, &claim);
+    } else {
+        forget(&context.site, context.handle.id());
+    }
     let link = context.known().link.take();
     context.end_tasks();
     if let Some(link) = link {
@@ -210,7 +230,7 @@ impl Run {
         let (tell, mut told) = mpsc::channel(4);
         context.spawn(watch::watch(Arc::clone(&context), tell));
         context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
-        let (mut has_cancelled, mut has_closed) = (false, false);
+        let (mut has_cancelled, mut has_closed, mut has_taken_back) = (false, false, false);
         self.act().await;
         while !self.migration.phase().is_final() {
             let deadline = self.migration.poll_timeout();
@@ -224,6 +244,10 @@ impl Run {
                     has_cancelled = true;
                     self.migration.handle(Event::Cancelled, context.now());
                 }
+                () = context.handle.taken_back(), if !has_taken_back => {
+                    has_taken_back = true;
+                    self.take_back();
+                }
                 () = context.machine.qmp().closed(), if !has_closed => {
                     has_closed = true;
                     // Its last words say why.
@@ -235,6 +259,19 @@ impl Run {
                 () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.migration.handle_timeout(context.now()),
             }
             self.act().await;
+        }
+    }
+
+    /// An operator has said that the destination is gone for good: the guest is here, as the next generation.
+    fn take_back(&mut self) {
+        self.context.known().generation += 1;
+        match self.context.promise(Step::TakenBack) {
+            Ok(()) => {
+                self.context.known().is_taken_back = true;
+                self.context.warn("an operator has said that the guest is here");
+                self.migration.handle(Event::Verdict { taken: false }, self.context.now());
+            }
+            Err(error) => self.context.warn(format!("the guest stays in doubt: {error:#}")),
         }
     }
 
@@ -261,6 +298,9 @@ impl Run {
         }
         self.context.event(format!("phase {}", phase.name()));
         self.account.enter(phase, now);
+        if phase == Phase::Recovering {
+            self.account.forget_pause();
+        }
         let reasons = self.migration.reasons().to_vec();
         let outcome = self.migration.outcome().filter(|_| phase == Phase::InDoubt);
         self.context.handle.update(|status| {
@@ -280,6 +320,14 @@ impl Run {
             // Who hears that QEMU has ended says why.
             Ok((_, Err(error))) if has_lost_qemu(&error) && self.migration.phase() <= Phase::StopAndCopy => {
                 return;
+            }
+            // What needs the link cannot go on without; how the link ended says more.
+            Ok((op, Err(error)))
+                if self.migration.phase() <= Phase::Commitment
+                    && let Some(why) = self.lost_link() =>
+            {
+                self.context.event(format!("{op:?} ended with the link: {error:#}"));
+                Event::LinkLost(why)
             }
             Ok((op, Err(error))) => {
                 self.context.event(format!("{op:?} failed: {error:#}"));
@@ -327,12 +375,21 @@ impl Run {
         if let Some(reason) = &heard.failed {
             let reason = format!("{}: {reason}", self.context.peer.name);
             self.migration.handle(Event::Broken(reason), now);
-        } else if heard.gone && self.migration.phase() < Phase::Commitment {
-            let why = self.context.known().link.as_ref().and_then(|link| link.over());
-            let why = why.map_or_else(String::new, |why| format!(": {why}"));
-            let reason = format!("the link to {} ended{why}", self.context.peer.name);
-            self.migration.handle(Event::Broken(reason), now);
+        } else if heard.gone && self.migration.phase().row().begins_again {
+            let why = self.lost_link().unwrap_or_else(|| format!("{} has hung up", self.context.peer.name));
+            self.lose_link(why);
         }
+    }
+
+    /// Why the link is over, if it is.
+    fn lost_link(&self) -> Option<String> {
+        let over = self.context.known().link.as_ref().and_then(|link| link.over())?;
+        Some(format!("the link to {} ended: {over}", self.context.peer.name))
+    }
+
+    fn lose_link(&mut self, why: String) {
+        self.context.event(why.clone());
+        self.migration.handle(Event::LinkLost(why), self.context.now());
     }
 
     fn handle_end_of_qemu(&mut self) {

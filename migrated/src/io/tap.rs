@@ -39,10 +39,17 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Makes the tap, puts it on its bridge and switches it on. One of that name that is there already is taken over.
-    pub fn create(name: &str, nic: &str, bridge: &str, guest_mac: [u8; 6]) -> Result<Self, TapError> {
+    /// Makes the tap for the user `owner`, puts it on its bridge and switches it on. One of that name that is there
+    /// already is taken over.
+    pub fn create(
+        name: &str,
+        nic: &str,
+        bridge: &str,
+        guest_mac: [u8; 6],
+        owner: u32,
+    ) -> Result<Self, TapError> {
         let tap = Self { name: name.into(), nic: nic.into(), bridge: bridge.into() };
-        ioctl::make_persistent(name, true).map_err(|source| tap.failed("make", source))?;
+        ioctl::make_persistent(name, Some(owner)).map_err(|source| tap.failed("make", source))?;
         let made = tap.set_up(guest_mac);
         if made.is_err() {
             // The reason is the first one; what is left is told in the log.
@@ -83,9 +90,7 @@ impl Tap {
     pub fn remove(&self) -> Result<(), TapError> {
         match ioctl::index(&self.name) {
             Err(_) => Ok(()),
-            Ok(_) => {
-                ioctl::make_persistent(&self.name, false).map_err(|source| self.failed("remove", source))
-            }
+            Ok(_) => ioctl::make_persistent(&self.name, None).map_err(|source| self.failed("remove", source)),
         }
     }
 

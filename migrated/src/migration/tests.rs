@@ -3,7 +3,7 @@
 use super::*;
 use crate::phase::TABLE;
 
-const PAUSED: Duration = Duration::from_secs(20);
+const LIMITS: Limits = Limits { paused: Duration::from_secs(20), retry: Duration::from_secs(7200) };
 const T0: Duration = Duration::ZERO;
 
 fn started(migration: &mut Migration) -> Vec<Op> {
@@ -20,7 +20,7 @@ fn started(migration: &mut Migration) -> Vec<Op> {
 
 /// A migration that has just reached `goal` on the straight way.
 fn at(goal: Phase) -> Migration {
-    let mut migration = Migration::new(PAUSED, T0);
+    let mut migration = Migration::new(LIMITS, T0);
     let mut running = started(&mut migration);
     while migration.phase() != goal {
         match migration.phase() {
@@ -31,6 +31,9 @@ fn at(goal: Phase) -> Migration {
             Phase::Commitment => migration.handle(Event::Verdict { taken: true }, T0),
             Phase::Bulk if goal == Phase::RollingBack || goal == Phase::RolledBack => {
                 migration.handle(Event::Broken("on purpose".into()), T0);
+            }
+            Phase::Bulk if goal == Phase::Recovering => {
+                migration.handle(Event::LinkLost("on purpose".into()), T0);
             }
             Phase::Bulk => migration.handle(Event::DisksNearlyDone, T0),
             _ => {}
@@ -47,7 +50,7 @@ fn at(goal: Phase) -> Migration {
 
 #[test]
 fn the_straight_way_passes_every_phase_in_order() {
-    let mut migration = Migration::new(PAUSED, T0);
+    let mut migration = Migration::new(LIMITS, T0);
     let mut phases = Vec::new();
     let mut running: Vec<Op> = Vec::new();
     while !migration.phase().is_final() {
@@ -123,7 +126,7 @@ fn releasing_divides_what_rolls_back_from_what_only_the_destination_knows() {
 
 #[test]
 fn what_was_not_started_when_a_phase_ends_is_never_started() {
-    let mut migration = Migration::new(PAUSED, T0);
+    let mut migration = Migration::new(LIMITS, T0);
     migration.handle(Event::Cancelled, T0);
     let mut starts = Vec::new();
     while let Some(action) = migration.poll_action() {
@@ -186,6 +189,8 @@ fn once_the_guest_has_moved_a_failure_is_told_and_the_rest_is_done() {
     let mut migration = at(Phase::Readdress);
     migration.handle(Event::Failed(Op::Readdress, "DNS says no".into()), T0);
     assert_eq!(migration.phase(), Phase::Readdress, "the source is not cleaned up yet");
+    migration.handle(Event::Finished(Op::Fence), T0);
+    assert_eq!(started(&mut migration).last(), Some(&Op::CleanUp), "blockd is fenced before it is ended");
     migration.handle(Event::Finished(Op::CleanUp), T0);
     assert_eq!((migration.phase(), migration.outcome()), (Phase::Done, Some(Outcome::Moved)));
     assert_eq!(migration.reasons(), ["DNS says no"]);
@@ -218,7 +223,9 @@ fn a_phase_that_lasts_too_long_fails_and_names_what_it_waits_for() {
         assert_eq!(migration.phase(), row.phase, "too early");
         migration.handle_timeout(at);
         assert_ne!(migration.phase(), row.phase, "{} has no end", row.name);
-        assert!(migration.reasons().last().unwrap().contains(row.name));
+        if migration.phase() != Phase::Recovering {
+            assert!(migration.reasons().last().unwrap().contains(row.name));
+        }
     }
     for row in TABLE.iter().filter(|row| row.paused && row.on_failure == OnFailure::RollBack) {
         assert!(
@@ -252,4 +259,82 @@ fn what_a_stopped_operation_says_is_not_heard() {
         (migration.phase(), migration.reasons()),
         (Phase::RollingBack, &["QEMU has died".to_owned()][..])
     );
+}
+
+#[test]
+fn a_lost_link_leads_to_another_attempt_until_something_is_promised() {
+    for row in &TABLE {
+        let mut migration = at(row.phase);
+        migration.handle(Event::LinkLost("the router is gone".into()), T0);
+        let first_attempt = matches!(row.phase, Phase::Connect | Phase::Reservation);
+        let expected = match row.on_failure {
+            _ if row.phase == Phase::Commitment => Phase::Recovering,
+            _ if row.begins_again && !first_attempt => Phase::Recovering,
+            OnFailure::RollBack => Phase::RollingBack,
+            OnFailure::Ask => Phase::InDoubt,
+            OnFailure::GoOn | OnFailure::Stay => row.phase,
+        };
+        assert_eq!(migration.phase(), expected, "from {}", row.name);
+    }
+    let mut released = at(Phase::Commitment);
+    released.handle(Event::Finished(Op::Release), T0);
+    released.handle(Event::LinkLost("the router is gone".into()), T0);
+    assert_eq!(released.phase(), Phase::InDoubt);
+}
+
+#[test]
+fn another_attempt_goes_through_the_same_phases_and_may_wait_long_for_its_link() {
+    let mut migration = Migration::again(LIMITS, T0);
+    assert_eq!(started(&mut migration), [Op::Retreat]);
+    migration.handle(Event::Finished(Op::Retreat), T0);
+    assert_eq!((migration.phase(), started(&mut migration)), (Phase::Connect, vec![Op::Connect]));
+    assert_eq!(migration.poll_timeout(), Some(LIMITS.retry));
+    migration.handle(Event::Finished(Op::Connect), T0);
+    migration.handle(Event::LinkLost("again".into()), T0);
+    assert_eq!(migration.phase(), Phase::Recovering, "this one had begun before");
+    migration.handle(Event::Finished(Op::Retreat), T0);
+    migration.handle(Event::Failed(Op::Connect, "not paired any more".into()), T0);
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::RollingBack, Some(Outcome::RolledBack)));
+}
+
+/// M3: the guest goes on and the migration too; a destination that never gets ready is given up in the end.
+#[test]
+fn a_guest_that_is_paused_too_long_goes_on_and_is_paused_again_a_few_times_at_most() {
+    let mut migration = at(Phase::StopAndCopy);
+    for pause in 0.. {
+        let at = migration.poll_timeout().unwrap();
+        migration.handle_timeout(at);
+        if pause == LATE_PAUSES_MAX {
+            break;
+        }
+        assert_eq!(migration.phase(), Phase::Recovering);
+        let mut running = started(&mut migration);
+        while migration.phase() != Phase::StopAndCopy {
+            if migration.phase() == Phase::Bulk && running.is_empty() {
+                migration.handle(Event::DisksNearlyDone, at);
+            } else {
+                migration.handle(Event::Finished(running.remove(0)), at);
+            }
+            running.extend(started(&mut migration));
+        }
+    }
+    assert_eq!((migration.phase(), migration.outcome()), (Phase::RollingBack, Some(Outcome::RolledBack)));
+}
+
+/// M8: the destination may hand the guest back until it has run there, and nothing is given up here before that.
+#[test]
+fn a_guest_that_was_taken_and_handed_back_goes_on_here_and_was_not_fenced() {
+    let mut migration = at(Phase::Resume);
+    migration.handle(Event::Verdict { taken: true }, T0);
+    assert_eq!((migration.phase(), started(&mut migration)), (Phase::Resume, vec![]));
+    migration.handle(Event::Verdict { taken: false }, T0);
+    assert_eq!((migration.phase(), started(&mut migration)), (Phase::RollingBack, vec![Op::Restore]));
+}
+
+#[test]
+fn one_that_was_handed_over_before_a_restart_only_asks() {
+    let mut migration = Migration::in_doubt(LIMITS, T0);
+    assert_eq!(started(&mut migration), [Op::AskVerdict]);
+    migration.handle(Event::Verdict { taken: true }, T0);
+    assert_eq!((migration.phase(), started(&mut migration)), (Phase::Resume, vec![Op::AwaitRunning]));
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::tty::link;
+use crate::api::Recovery;
 use crate::phase::Phase;
 use crate::quantity::{percent, rate, size, time};
 use crate::status::Status;
@@ -125,6 +126,16 @@ fn connection(status: &Status) -> String {
 /// A word, and what is said of it.
 fn entry(head: &str, words: &str) -> String {
     format!("{head:<12}  {words}")
+}
+
+/// What is known of a guest that may be at another host.
+pub fn recovery(found: &Recovery) -> Vec<String> {
+    let mut lines = vec![match &found.migration {
+        Some(migration) => format!("guest {}, migration {migration}", found.guest),
+        None => format!("guest {}", found.guest),
+    }];
+    lines.extend([&found.here, &found.there, &found.safe].map(|line| format!("  {line}")));
+    lines
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct Settings {
     pub dns_b: String,
     /// No `[network]`: no tunnels.
     pub without_network: bool,
+    /// Where the tunnels end; none: at the sites' ends of the WAN.
+    pub tunnel_addresses: Option<[&'static str; 2]>,
 }
 
 impl Settings {
@@ -35,7 +37,9 @@ impl Settings {
         text.push_str("\n[bridges]\nlan = \"br0\"\n");
         if !self.without_network {
             let pool = if end == End::SiteB { "\"10.2.0.100\", \"10.2.0.101\"" } else { "\"10.1.0.100\"" };
-            let _ = write!(text, "\n[network]\ntunnel_address = \"{}\"\npool = [{pool}]\n", end.address());
+            let tunnel_address =
+                self.tunnel_addresses.map_or(end.address(), |addresses| addresses[end as usize]);
+            let _ = write!(text, "\n[network]\ntunnel_address = \"{tunnel_address}\"\npool = [{pool}]\n");
         }
         let _ = write!(text, "\n[migration]\n{}\n", self.migration);
         if end == End::SiteB {

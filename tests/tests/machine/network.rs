@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use migrated::guest::Nic;
-use migrated::io::machine::Start;
-use tests::program::Tool;
+use migrated::guest::{Guest, Nic};
+use migrated::io::machine::{DiskRoles, Machine, Start};
+use nix::sys::signal::Signal;
+use tests::program::{Tool, children, signal};
 use tests::requires::{program, root};
 use tests::{require, wait};
 
@@ -30,22 +31,73 @@ fn a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down() {
     for tool in ["ip", "unshare"] {
         require!(program(tool));
     }
+    let name = "network::a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down";
+    in_a_namespace(name, inside());
+}
+
+/// QEMU as a user who may do nothing else: its disk, its tap, its console and its monitor are lent to it, also after
+/// the disk's daemon was started again, and also for a saved state.
+#[test]
+fn qemu_runs_as_the_user_that_is_named() {
+    require!(root());
+    for tool in ["ip", "unshare"] {
+        require!(program(tool));
+    }
+    in_a_namespace("network::qemu_runs_as_the_user_that_is_named", as_nobody());
+}
+
+/// Runs a test in a network namespace of its own: in a second life of this test program.
+fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
-        return tokio::runtime::Runtime::new().expect("a runtime").block_on(inside());
+        return tokio::runtime::Runtime::new().expect("a runtime").block_on(test);
     }
     let exe = std::env::current_exe().expect("a test program has a path");
-    let name = "network::a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down";
     let words = ["--exact", name, "--nocapture"];
     Tool::new("unshare").args(["--net", "env", &format!("{INSIDE}=1")]).arg(exe).args(words).run();
 }
 
-async fn inside() {
-    let ground = require!(Ground::new());
+/// A guest with a card, and the bridge that it is put on.
+fn networked(ground: &Ground, name: &str) -> Guest {
     ip("link add br0 type bridge");
     ip("link set br0 up");
-    let mut guest = ground.guest("net");
+    let mut guest = ground.guest(name);
     let mac = "52:54:00:12:34:56".to_owned();
     guest.nics.push(Nic { id: "net0".into(), mac, bridge: "lan".into(), address: None, dns_name: None });
+    guest
+}
+
+async fn as_nobody() {
+    let mut ground = require!(Ground::new());
+    let guest = networked(&ground, "own");
+    ground.config.qemu.user = Some("no-such-user".into());
+    let refused = Machine::start(&ground.config, &guest, Start::Boot, DiskRoles::Primary).await.unwrap_err();
+    assert!(refused.to_string().contains("there is no user \"no-such-user\""), "{refused}");
+    ground.config.qemu.user = Some("nobody".into());
+    let held = ground.start(&guest, Start::Boot).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", held.machine.pid())).unwrap();
+    let uid = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid;
+    for (field, value) in
+        [("Uid:", format!("{uid}\t{uid}\t{uid}\t{uid}")), ("CapEff:", "0000000000000000".into())]
+    {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        assert_eq!(line.trim(), value, "{field}");
+    }
+    held.wait_for_writes(20);
+    let supervisor = held.machine.disks()[0].pid().unwrap();
+    signal(children(supervisor)[0], Signal::SIGKILL);
+    held.wait_for_writes(20);
+    let state = ground.scratch.join("state.saved");
+    held.machine.save(&state).await.unwrap();
+    drop(held);
+    let again = ground.start(&guest, Start::Restore(state)).await;
+    again.wait_for_writes(20);
+    again.quit().await;
+    ground.assert_clean("own");
+}
+
+async fn inside() {
+    let ground = require!(Ground::new());
+    let guest = networked(&ground, "net");
     let held = ground.start(&guest, Start::Boot).await;
     let tap = held.machine.taps()[0].clone();
     assert!(ip(&format!("link show {}", tap.name)).contains("master br0"));

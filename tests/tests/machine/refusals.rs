@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use migrated::host::{Refusal, Reservations, Wanted, check};
+use blockd::io::sidecar_file::SidecarFile;
+use blockd::sidecar::{Header, Role};
+use migrated::host::{Image, Refusal, Reservations, Wanted, check};
 use migrated::io::host;
 use migrated::io::machine::{DiskRoles, Machine, Start};
 use migrated::peer::DiskSize;
@@ -44,8 +46,14 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
         host::boot_digests(&ground.config, &guest).into_iter().map(|(_, digest)| digest.unwrap()).collect();
     assert_eq!(digests.len(), 2);
     let disks = [DiskSize { id: "root".into(), size_bytes: 16 << 20, allocated_bytes: 0 }];
-    let wanted =
-        Wanted { guest: &guest, disks: &disks, boot_digests: &digests, qemu_version: "7.2.0", accel: "tcg" };
+    let wanted = Wanted {
+        guest: &guest,
+        disks: &disks,
+        boot_digests: &digests,
+        qemu_version: "7.2.0",
+        accel: "tcg",
+        sender: None,
+    };
     let facts = host::facts(&ground.config, &guest).await.unwrap();
     assert_eq!(check(&facts, &Reservations::default(), &wanted), []);
 
@@ -67,4 +75,21 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
     assert!(matches!(machine, Refusal::Machine { .. }) && machine.to_string().contains("QEMU 7.2.0"));
     assert!(flags.to_string().contains("avx512f"), "{flags}");
     assert!(boot.to_string().contains("another file than at the source"), "{boot}");
+}
+
+/// A shared image has no daemon that would keep two QEMUs apart: one that is some guest's disk is not to be shared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_of_a_guest_is_not_one_that_guests_share() {
+    let ground = require!(Ground::new());
+    let mut guest = ground.guest("thief");
+    guest.disks[0].shared = true;
+    let image = async |guest| host::facts(&ground.config, guest).await.unwrap().images["root"].clone();
+    assert!(matches!(image(&guest).await, Image::Ours { .. }));
+    let sidecar = ground.config.images_dir.join("thief.raw.blockd");
+    let header = Header::new("db-root", 16 << 20, Role::Primary, [1; 16]).unwrap();
+    drop(SidecarFile::create(&sidecar, header).unwrap());
+    assert!(matches!(image(&guest).await, Image::Taken(reason) if reason.contains("db-root")));
+    fs::remove_file(ground.config.images_dir.join("thief.raw")).unwrap();
+    fs::create_dir(ground.config.images_dir.join("thief.raw")).unwrap();
+    assert!(matches!(image(&guest).await, Image::Taken(reason) if reason.contains("neither a file")));
 }

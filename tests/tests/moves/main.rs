@@ -13,10 +13,13 @@ mod cancelled;
 mod bandwidth;
 mod refused;
 mod failures;
+mod in_doubt;
+mod restarts;
 mod itself;
 mod afterwards;
 mod planes;
 mod shown;
+mod cuts;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

@@ -17,8 +17,9 @@ use crate::config::{CacheFlag, Serve};
 use crate::control::{self, Command, Failure, FailureCode, Identity, Receiving, Requests, Status};
 use crate::extent::BLOCK_BYTES;
 use crate::io::clock;
+use crate::io::confine::Confined;
 use crate::io::control_server::Service;
-use crate::io::data_plane::Choice;
+use crate::io::data_plane::Prepared;
 use crate::io::lock::lock;
 use crate::io::mailbox::Mailbox;
 use crate::io::replica_destination::Receiver;
@@ -26,7 +27,7 @@ use crate::io::sidecar_file::SidecarFile;
 use crate::sidecar::{Header, Role};
 
 /// What stays the same while the daemon runs.
-pub fn identity(serve: &Serve, disk: &Disk, data_plane: Choice) -> Identity {
+pub fn identity(serve: &Serve, disk: &Disk, data_plane: &Prepared, confined: &Confined) -> Identity {
     let cache = match serve.cache {
         CacheFlag::Direct => "direct",
         CacheFlag::Buffered => "buffered",
@@ -37,6 +38,7 @@ pub fn identity(serve: &Serve, disk: &Disk, data_plane: Choice) -> Identity {
         size_bytes: disk.header.size,
         data_plane: data_plane.to_string(),
         cache: cache.into(),
+        confinement: confined.to_string(),
         ..Identity::default()
     }
 }

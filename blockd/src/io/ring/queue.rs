@@ -7,14 +7,36 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use io_uring::register::Restriction;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use tracing::debug;
 
 /// Entries of the submission queue: more are submitted in several calls.
 const SUBMISSIONS: u32 = 256;
+/// The kernel's number of the registration of single descriptors (IORING_REGISTER_FILES_UPDATE).
+const REGISTER_FILES_UPDATE: u8 = 6;
 /// Entries of the completion queue: the kernel keeps more aside.
 const COMPLETIONS: u32 = 4096;
+
+/// All that the ring may do, for no filter of system calls sees it: these operations, on registered descriptors or
+/// others, and the registration of descriptors.
+fn restrictions() -> Vec<Restriction> {
+    let operations = [
+        opcode::Accept::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Fallocate::CODE,
+        opcode::Fsync::CODE,
+        opcode::Read::CODE,
+        opcode::Recv::CODE,
+        opcode::SendMsg::CODE,
+        opcode::Write::CODE,
+    ];
+    let mut restrictions: Vec<Restriction> = operations.into_iter().map(Restriction::sqe_op).collect();
+    restrictions.push(Restriction::sqe_flags_allowed(squeue::Flags::FIXED_FILE.bits()));
+    restrictions.push(Restriction::register_op(REGISTER_FILES_UPDATE));
+    restrictions
+}
 
 /// What an entry was for; travels through the kernel as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,13 +105,16 @@ impl Queue {
     /// A ring for this thread alone, with room for `files` registered descriptors.
     pub fn new(files: usize) -> io::Result<Self> {
         let ring = Self::build()?;
-        ring.submitter().register_files(&vec![-1; files])?;
+        let submitter = ring.submitter();
+        submitter.register_files(&vec![-1; files])?;
+        submitter.register_restrictions(&mut restrictions())?;
+        submitter.register_enable_rings()?;
         Ok(Self { ring, in_flight: 0, early: Vec::new() })
     }
 
     fn build() -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(COMPLETIONS).setup_clamp();
+        builder.setup_cqsize(COMPLETIONS).setup_clamp().setup_r_disabled();
         let plain = builder.clone();
         builder.setup_single_issuer().setup_defer_taskrun();
         match builder.build(SUBMISSIONS) {

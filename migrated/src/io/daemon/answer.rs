@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{guests, hosts};
+use super::{guests, hosts, recover};
 use crate::api::{Command, Failure, Send};
 use crate::io::api_server::Host;
 use crate::io::pairing::Desk;
@@ -46,6 +46,9 @@ impl Host for Operator {
             Command::Cancel { migration } => said(&self.site.migrations.cancel(&migration)?),
             Command::Set { migration, bandwidth_bytes_per_s } => {
                 said(&self.site.migrations.set_bandwidth(&migration, bandwidth_bytes_per_s)?)
+            }
+            Command::Recover { guest, lost } => {
+                said(&recover::recover(&self.site, &guest, lost.as_deref()).await?)
             }
             Command::Hosts {} => said(&hosts::list(&self.site).await),
             Command::Run { guest, restore } => said(&guests::run(&self.site, guest, restore).await?),

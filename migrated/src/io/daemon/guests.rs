@@ -24,6 +24,7 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
         Failure::new(FailureCode::BadRequest, faults.join("\n"), hint)
     })?;
     let claim = site.guests.claim_new(guest.clone(), Task::Start)?;
+    is_not_elsewhere(site, &guest.name)?;
     let how = restore.map_or(Start::Boot, Start::Restore);
     let machine = match Machine::start(&site.config, &guest, how, DiskRoles::Primary).await {
         Ok(machine) => machine,
@@ -67,20 +68,24 @@ pub async fn stop(site: &Site, name: &str, now: bool, save: Option<&Path>) -> An
 pub async fn pause(site: &Site, name: &str, paused: bool) -> Answer {
     let claim = site.guests.claim(name, Task::Pause)?;
     let machine = claim.machine()?;
-    if let (false, Some(promise)) = (paused, site.journal.handed_over(name)) {
-        let message = format!(
-            "guest {name:?} may run at {:?}: migration {} was handing it over when this daemon ended",
-            promise.peer, promise.migration
-        );
-        let hint = format!(
-            "look at {:?} by `migrated list`; two of one guest would destroy its disks",
-            promise.peer
-        );
-        return Err(Failure::new(FailureCode::Conflict, message, hint));
+    if !paused {
+        is_not_elsewhere(site, name)?;
     }
     let done = if paused { machine.pause().await } else { machine.cont().await };
     done.map_err(|error| failed(&error))?;
     answered(claim).await
+}
+
+/// Two of one guest would destroy its disks: one that may be at another host is not let go on here (M2).
+fn is_not_elsewhere(site: &Site, name: &str) -> Result<(), Failure> {
+    let elsewhere = match (site.journal.handed_over(name), site.guests.find(name)?.record.moved_to) {
+        (Some(promise), _) => {
+            format!("guest {name:?} may run at {:?}: {} handed it over", promise.peer, promise.migration)
+        }
+        (None, Some(host)) => format!("guest {name:?} is at {host:?}"),
+        (None, None) => return Ok(()),
+    };
+    Err(Failure::new(FailureCode::Conflict, elsewhere, format!("see `migrated recover {name}`")))
 }
 
 /// All guests, as they are now.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use blockd::control::Command;
 use blockd::io::sidecar_file::default_path as default_sidecar;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::sleep;
 use tunnel::{Side, Tunnel};
@@ -23,6 +24,26 @@ use crate::peer::{PathPrepare, Reserve, Reserved};
 
 /// Between two attempts to start a guest that was taken.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// What of a guest on its way the daemon after this one has to know; the journal says how far it came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptArrival {
+    /// Where it comes from.
+    pub source: String,
+    /// What was asked for.
+    pub reserve: Reserve,
+    /// What is kept for it.
+    pub reserved: Reserved,
+}
+
+/// What came of starting a guest that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It is up.
+    Up,
+    /// Its memory was lost before it ran: it is the source's again (M8).
+    HandedBack(String),
+}
 
 /// One guest on its way.
 pub struct Arrival {
@@ -108,20 +129,31 @@ impl Arrival {
         }
     }
 
-    /// Starts the guest that has been taken. There is no way back: what fails is done again.
-    pub async fn start(&self, run: bool) {
+    /// Starts the guest that has been taken. What fails is done again; only if QEMU has ended, and the guest's memory
+    /// with it, before it was started, the source gets it back.
+    pub async fn start(&self, run: bool) -> Start {
         while let Err(error) = self.try_to_start(run).await {
             tracing::error!(
                 guest = self.reserve.guest.name,
                 "cannot start the guest that was taken: {error:#}"
             );
             self.claim.set_trouble(&format!("it was taken, and cannot be started yet: {error:#}"));
-            if self.machine.has_ended() {
-                return;
+            let is_started = self.site.journal.last_step(&self.reserve.migration) == Some(Step::Started);
+            if self.machine.has_ended() && is_started {
+                break;
+            }
+            if self.machine.has_ended() && self.promise(Step::HandedBack).is_ok() {
+                return Start::HandedBack(format!("its QEMU ended before the guest ran: {error:#}"));
             }
             sleep(AGAIN).await;
         }
         self.claim.set_trouble("");
+        Start::Up
+    }
+
+    /// Journals a promise; it is durable when this returns.
+    pub fn promise(&self, step: Step) -> Result<()> {
+        Ok(tokio::task::block_in_place(|| self.site.journal.append(self.record(step)))?)
     }
 
     async fn try_to_start(&self, run: bool) -> Result<()> {
@@ -131,7 +163,7 @@ impl Arrival {
                 disk.call(Command::Promote { generation }).await?;
             }
         }
-        tokio::task::block_in_place(|| self.site.journal.append(self.record(Step::Started)))?;
+        self.promise(Step::Started)?;
         if run {
             self.machine.qmp().cont().await?;
             // QEMU has done so when it was loaded; the bridge may have forgotten since.
@@ -154,9 +186,18 @@ impl Arrival {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
+            record.came_from = Some(self.source.clone());
         })?;
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
+        self.forget();
         Ok(())
+    }
+
+    /// The daemon after this one need not know of it any more.
+    fn forget(&self) {
+        if let Err(error) = self.site.arrivals_kept.remove(&self.reserve.guest.name) {
+            tracing::warn!(migration = self.handle.id(), %error, "cannot forget a guest that was on its way");
+        }
     }
 
     /// Ends everything that was started for a guest that does not come.
@@ -181,13 +222,14 @@ impl Arrival {
                 remove_copy(&disk.places().image);
             }
         }
+        self.forget();
         self.site.release(&self.reserve.guest.name);
         self.claim.leave();
     }
 }
 
 /// Removes a copy that nobody will go on with, and what blockd keeps beside it.
-fn remove_copy(image: &Path) {
+pub fn remove_copy(image: &Path) {
     for path in [image.to_owned(), default_sidecar(image, false)] {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound

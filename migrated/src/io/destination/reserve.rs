@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{interval, timeout};
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
-use crate::host::{Wanted, check};
+use crate::host::{Sender, Wanted, check};
 use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
 use crate::io::registry::Task;
@@ -35,12 +35,20 @@ pub enum Kept {
 pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<Kept, Vec<String>> {
     let one = |error: anyhow::Error| vec![format!("{error:#}")];
     let guest = &wanted.guest;
-    let found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
-    if site.replace_arrival(&guest.name, source) {
+    // Before anything of the host is looked at by its names.
+    let faults = wanted.faults();
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let mut found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
+    // Who only looks ends nothing of an earlier attempt, and gives nothing of it back.
+    if !wanted.dry_run && site.replace_arrival(&guest.name, source) {
         gone(site, &guest.name).await;
     }
     site.refresh_reservations();
-    let asked = Wanted::from(&wanted);
+    found.is_stopped_here = is_stopped_here(site, &guest.name);
+    let sender = Sender { name: source, allowance: site.config.allowance(source) };
+    let asked = Wanted::from_peer(&wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
     let mut reasons: Vec<String> = Vec::new();
     {
@@ -56,7 +64,7 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     if !reasons.is_empty() {
         return Err(reasons);
     }
-    let new_addresses = addresses(site, &wanted);
+    let new_addresses = if wanted.dry_run { Vec::new() } else { addresses(site, &wanted) };
     let reserved = Reserved {
         reservation: format!("{}/{}", site.config.name, wanted.migration),
         qemu_version: found.qemu_version.clone(),
@@ -65,7 +73,6 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         new_addresses,
     };
     if wanted.dry_run {
-        site.release(&guest.name);
         return Ok(Kept::Looked(reserved));
     }
     let name = guest.name.clone();
@@ -88,6 +95,13 @@ async fn gone(site: &Site, guest: &str) {
     };
     // Either way it is looked at next.
     let _ = timeout(CLEARED_WITHIN, cleared).await;
+}
+
+/// Whether a guest is at home here and only stands still: it is not another host's to replace.
+fn is_stopped_here(site: &Site, guest: &str) -> bool {
+    site.guests
+        .find(guest)
+        .is_ok_and(|known| known.machine.is_none() && known.task.is_none() && known.record.moved_to.is_none())
 }
 
 /// What of the guest's addresses cannot follow it here.
@@ -146,7 +160,12 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         unix_ms: crate::io::journal_file::unix_ms(),
     };
     let started = async {
-        tokio::task::block_in_place(|| site.journal.append(record))?;
+        let kept =
+            KeptArrival { source: source.to_owned(), reserve: reserve.clone(), reserved: reserved.clone() };
+        tokio::task::block_in_place(|| {
+            site.arrivals_kept.save(&guest.name, &kept)?;
+            anyhow::Ok(site.journal.append(record)?)
+        })?;
         let sizes: BTreeMap<String, u64> =
             reserve.disks.iter().map(|disk| (disk.id.clone(), disk.size_bytes)).collect();
         let roles = DiskRoles::Replica(sizes);
@@ -164,6 +183,8 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         }
         Err(error) => {
             handle.forget();
+            // A daemon that is started anew would find nothing of it.
+            let _ = site.arrivals_kept.remove(claim.name());
             claim.leave();
             Err(error.context("what receives the guest cannot be started"))
         }

@@ -35,18 +35,20 @@ pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkE
     let transport = transport.unwrap_or_default();
     let dialler = Arc::new(Dialler { config: config.clone(), peer: peer.clone(), id, transport });
     let control = dialler.connect(Purpose::Begin).await?;
-    let data = dialler.connect_lane(Lane::Data).await.map_err(|error| match error {
+    let shared =
+        Shared::new(Side::Dialler, peer.name.clone(), config.bandwidth_bytes_per_s, config.resume_for);
+    // At once: over a long way the data connection takes seconds, and a silent one counts as dead.
+    lane::start(&shared, Lane::Control, vec![control]);
+    spawn_clock(&shared);
+    let data = dialler.connect_lane(Lane::Data).await;
+    let data = data.inspect_err(|error| shared.end(&error.to_string())).map_err(|error| match error {
         LinkError::Unreachable(text) => LinkError::Unreachable(format!("data connection: {text}")),
         other => other,
     })?;
-    let shared =
-        Shared::new(Side::Dialler, peer.name.clone(), config.bandwidth_bytes_per_s, config.resume_for);
-    lane::start(&shared, Lane::Control, vec![control]);
     lane::start(&shared, Lane::Data, data);
     if let Some(warning) = dialler.lacking() {
         shared.warn(warning);
     }
-    spawn_clock(&shared);
     for lane in Lane::ALL {
         tokio::spawn(keep(dialler.clone(), shared.clone(), lane));
     }

@@ -9,6 +9,7 @@ use crate::io::disk::DiskError;
 use crate::io::host::HostError;
 use crate::io::inner_path::PathError;
 use crate::io::qmp::QmpError;
+use crate::io::run_as::RunAsError;
 use crate::io::tap::TapError;
 
 /// What can go wrong with a guest of this host.
@@ -33,6 +34,9 @@ pub enum MachineError {
     /// A path of the description is not to be had.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// The user that QEMU shall run as is not to be had.
+    #[error(transparent)]
+    User(#[from] RunAsError),
     /// The host does not give what is needed.
     #[error(transparent)]
     Host(#[from] HostError),

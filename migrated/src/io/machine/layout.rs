@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::guest::{Disk, Guest};
 use crate::io::disk::Places;
 use crate::io::inner_path::{PathError, inner_path};
+use crate::io::run_as::RunAs;
 
 /// The longest path of a UNIX socket in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -22,6 +23,8 @@ pub struct Layout {
     runtime: PathBuf,
     state: PathBuf,
     images: PathBuf,
+    /// Who QEMU is, where it is not who we are.
+    user: Option<RunAs>,
 }
 
 impl Layout {
@@ -31,6 +34,7 @@ impl Layout {
             runtime: config.runtime_dir.join(&guest.name),
             state: config.state_dir.join("guests").join(&guest.name),
             images: config.images_dir.clone(),
+            user: config.qemu.user.as_deref().map(RunAs::find).transpose()?,
         };
         let sockets = guest.disks.iter().map(|disk| layout.socket(&disk.id, "nbd"));
         for path in sockets.chain([layout.monitor(), layout.stream()]) {
@@ -97,7 +101,30 @@ impl Layout {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(MachineError::file("make", folder))?;
         }
-        Ok(())
+        let Some(user) = &self.user else { return Ok(()) };
+        // Through the folders above it only leads the way; what lies in them is for nobody else to read.
+        for folder in self.state.ancestors().skip(1).take(2) {
+            let mode =
+                fs::metadata(folder).map_err(MachineError::file("look at", folder))?.permissions().mode();
+            let open = fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o011));
+            open.map_err(MachineError::file("open to QEMU's user", folder))?;
+        }
+        for (folder, mode) in [(&self.runtime, 0o770), (&self.state, 0o710)] {
+            user.lend(folder, mode).map_err(MachineError::file("lend to QEMU's user", folder))?;
+        }
+        let console = self.console();
+        user.give_file(&console).map_err(MachineError::file("make", &console))
+    }
+
+    /// Who QEMU runs as, where that is another user.
+    pub fn user(&self) -> Option<&RunAs> {
+        self.user.as_ref()
+    }
+
+    /// Lets QEMU connect to a socket below [`Self::runtime`], whoever it runs as.
+    pub fn lend_socket(&self, socket: &Path) -> Result<(), MachineError> {
+        let Some(user) = &self.user else { return Ok(()) };
+        user.lend(socket, 0o660).map_err(MachineError::file("lend to QEMU's user", socket))
     }
 
     /// Keeps the description, so that a later life of this program finds the guest again.

@@ -17,6 +17,7 @@ use crate::io::inner_path::{PathError, inner_path};
 use crate::io::log_file::LogFile;
 use crate::io::process::Process;
 use crate::io::qmp::Qmp;
+use crate::io::run_as::RunAs;
 use crate::io::tap::Tap;
 use crate::qemu::{Accelerator, Backing, Paths, tap_name, words};
 
@@ -60,14 +61,14 @@ impl Parts {
     ) -> Result<(Qmp, Process), MachineError> {
         let (kernel, initrd) = boot_files(config, guest)?;
         let disks = self.start_disks(config, guest, layout, roles).await?;
-        let taps = self.make_taps(config, guest)?;
+        let taps = self.make_taps(config, guest, layout)?;
         let paths =
             Paths { monitor: layout.monitor(), console: layout.console(), kernel, initrd, disks, taps };
         let incoming = *how != Start::Boot;
         let words = words(guest, &paths, accelerator, incoming);
         let log = LogFile::from_here(&layout.qemu_log());
         let program = &config.programs.qemu;
-        let qemu = Process::spawn(program, &words, &layout.qemu_log())
+        let qemu = Process::spawn_as(layout.user(), program, &words, &layout.qemu_log())
             .map_err(|error| MachineError::Qemu(format!("cannot start {}: {error}", program.display())))?;
         self.qemu = Some(qemu.clone());
         info!(guest = guest.name, pid = qemu.pid(), accelerator = accelerator.name(), ?words, "started QEMU");
@@ -104,18 +105,31 @@ impl Parts {
             };
             backings.push(Backing::Nbd(places.nbd.clone()));
             let name = guest.disk_name(disk);
-            self.disks.push(Disk::start(&config.programs.blockd, &disk.id, &name, &role, places).await?);
+            let socket = places.nbd.clone();
+            let started = Disk::start(&config.programs.blockd, &disk.id, &name, &role, places).await?;
+            self.disks.push(started.clone());
+            layout.lend_socket(&socket)?;
+            if role == Role::Primary {
+                // The host may have lost power while the guest was to move, and writes were held.
+                started.reclaim().await?;
+            }
         }
         Ok(backings)
     }
 
-    fn make_taps(&mut self, config: &Config, guest: &Guest) -> Result<Vec<String>, MachineError> {
+    fn make_taps(
+        &mut self,
+        config: &Config,
+        guest: &Guest,
+        layout: &Layout,
+    ) -> Result<Vec<String>, MachineError> {
+        let owner = layout.user().map_or(0, RunAs::uid);
         for nic in &guest.nics {
             let unmapped = || MachineError::Bridge { nic: nic.id.clone(), bridge: nic.bridge.clone() };
             let bridge = config.bridges.get(&nic.bridge).ok_or_else(unmapped)?;
             let mac = parse_mac(&nic.mac).expect("the description was checked");
             let name = tap_name(&config.runtime_dir, &guest.name, &nic.id);
-            self.taps.push(Tap::create(&name, &nic.id, bridge, mac)?);
+            self.taps.push(Tap::create(&name, &nic.id, bridge, mac, owner)?);
         }
         Ok(self.taps.iter().map(|tap| tap.name.clone()).collect())
     }

@@ -32,6 +32,7 @@ pub async fn save(qmp: &Qmp, layout: &Layout, path: &Path) -> Result<(), Machine
     // Left over by an earlier life, perhaps.
     let _ = fs::remove_file(&socket).await;
     let listener = UnixListener::bind(&socket).map_err(MachineError::file("listen at", &socket))?;
+    layout.lend_socket(&socket)?;
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);

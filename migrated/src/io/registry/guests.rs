@@ -31,6 +31,9 @@ pub struct GuestRecord {
     /// The host that has it now; none: this one.
     #[serde(default)]
     pub moved_to: Option<String>,
+    /// The host that sent it last; none: it was started here.
+    #[serde(default)]
+    pub came_from: Option<String>,
 }
 
 /// What somebody does with a guest that nobody else may do something with meanwhile.
@@ -162,7 +165,7 @@ impl<M: Clone> Guests<M> {
                 entry.trouble.clear();
             }
             None => {
-                let record = GuestRecord { guest, generation: 0, moved_to: None };
+                let record = GuestRecord { guest, generation: 0, moved_to: None, came_from: None };
                 let entry = Known { record, machine: None, task: Some(task), trouble: String::new() };
                 known.insert(name.clone(), entry);
             }

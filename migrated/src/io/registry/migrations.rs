@@ -43,6 +43,7 @@ struct Entry {
     cancel: watch::Sender<bool>,
     /// The limit of its link in bytes a second; none: what the link gives.
     bandwidth: watch::Sender<Option<u64>>,
+    take_back: watch::Sender<bool>,
     /// A handle is out: somebody works on it.
     runs: bool,
 }
@@ -118,6 +119,17 @@ impl Migrations {
         Ok(entry.status.clone())
     }
 
+    /// An operator's word for a guest that is in doubt: it is here. False: it is not in doubt, or not any more.
+    pub fn take_back(&self, id: &str) -> bool {
+        let mut inner = self.lock();
+        let in_doubt = |entry: &Entry| entry.runs && entry.status.phase == Phase::InDoubt;
+        let entry = inner.entries.iter_mut().find(|entry| entry.status.id == id && in_doubt(entry));
+        entry.is_some_and(|entry| {
+            entry.take_back.send_replace(true);
+            true
+        })
+    }
+
     /// Limits what a migration's link may use, now and when it is made anew; none: what the link gives. Refused: it
     /// has ended, the source has to be asked, or nothing could move.
     pub fn set_bandwidth(&self, wanted: &str, bytes_per_s: Option<u64>) -> Result<Status, Failure> {
@@ -166,7 +178,8 @@ impl Entry {
 
     fn of(status: Status, runs: bool) -> Self {
         let bandwidth = watch::Sender::new(status.link.limit_bytes_per_s);
-        Self { status, cancel: watch::Sender::new(false), bandwidth, runs }
+        let [cancel, take_back] = [false, false].map(watch::Sender::new);
+        Self { status, cancel, bandwidth, take_back, runs }
     }
 
     fn may_limit(&self, bytes_per_s: Option<u64>) -> Result<(), Failure> {
@@ -270,6 +283,14 @@ impl MigrationHandle {
     pub async fn cancelled(&self) {
         let mut requested = self.with(|entry| entry.cancel.subscribe());
         if requested.wait_for(|requested| *requested).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Comes back when an operator has said that the guest is here; never, if none does.
+    pub async fn taken_back(&self) {
+        let mut said = self.with(|entry| entry.take_back.subscribe());
+        if said.wait_for(|said| *said).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -33,6 +33,11 @@ impl Account {
         self.ram_raw_at_pause.get_or_insert(ram_raw_bytes);
     }
 
+    /// The guest goes on: it will be paused again.
+    pub fn forget_pause(&mut self) {
+        self.ram_raw_at_pause = None;
+    }
+
     /// Keeps what blockd says, before it is ended.
     pub async fn ask_disks(&mut self, context: &Arc<Context>) {
         for (_, described, disk) in context.copied_disks() {

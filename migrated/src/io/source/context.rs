@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tunnel::Tunnel;
@@ -27,7 +28,7 @@ use crate::progress::Series;
 use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Options {
     /// The address and the names change with the site.
     pub wan: bool,
@@ -36,7 +37,30 @@ pub struct Options {
     /// Memory starts when what is left of the disks takes this long.
     pub ram_start: Duration,
     /// What carries the link; none: as this host is configured.
+    #[serde(default)]
     pub transport: Option<Transport>,
+}
+
+/// What of a migration the daemon after this one has to know; the journal says how far it came.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Departure {
+    /// Its number.
+    pub migration: String,
+    /// Which guest.
+    pub guest: String,
+    /// To which host.
+    pub to: String,
+    /// How.
+    pub options: Options,
+    /// Bytes a second over all channels.
+    pub bandwidth_bytes_per_s: Option<u64>,
+    /// The guest ran when it was asked for.
+    pub ran: bool,
+    /// The generation of its disks after the move.
+    pub generation: u64,
+    /// An operator has taken the guest back: the destination is to be told.
+    #[serde(default)]
+    pub is_taken_back: bool,
 }
 
 /// What the destination has said so far.
@@ -86,6 +110,16 @@ pub struct Known {
     pub accel: String,
     /// The link.
     pub link: Option<Link>,
+    /// An operator has said that the guest is here.
+    pub is_taken_back: bool,
+    /// A daemon before this one has begun it.
+    pub is_taken_up: bool,
+    /// Links so far: what an earlier one says does not count any more.
+    pub links: u32,
+    /// The link over which the guest was handed over.
+    pub released_on: Option<u32>,
+    /// Who carries the disks' streams into the link.
+    pub carriers: Vec<AbortHandle>,
     /// The destination's daemon.
     pub client: Option<PeerClient>,
     /// What it keeps for the guest.
@@ -110,6 +144,13 @@ pub struct Known {
     pub deltas: BTreeMap<String, Series>,
     /// What happened, with the time since the request.
     pub events: Vec<(u64, String)>,
+}
+
+impl Known {
+    /// A link was made before, by this daemon or the one before it.
+    pub fn has_begun(&self) -> bool {
+        self.links > 0 || self.is_taken_up
+    }
 }
 
 impl Context {
@@ -177,6 +218,34 @@ impl Context {
     /// Runs a task until the migration ends.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         self.tasks.lock().expect("nothing panics while it holds the tasks").spawn(task)
+    }
+
+    /// Says something that the destination has said over the link of this number, unless that is over and replaced.
+    pub fn hear(&self, link: u32, change: impl FnOnce(&mut Heard)) {
+        let known = self.known();
+        if known.links == link {
+            self.heard.send_modify(change);
+        }
+    }
+
+    /// Keeps what the daemon after this one has to know.
+    pub fn keep_departure(&self) -> Result<()> {
+        let departure = {
+            let known = self.known();
+            Departure {
+                migration: self.handle.id().to_owned(),
+                guest: self.guest.name.clone(),
+                to: self.peer.name.clone(),
+                options: self.options.clone(),
+                bandwidth_bytes_per_s: *self.handle.bandwidth().borrow(),
+                ran: known.ran,
+                generation: known.generation,
+                is_taken_back: known.is_taken_back,
+            }
+        };
+        let kept =
+            tokio::task::block_in_place(|| self.site.departures.save(&departure.migration, &departure));
+        kept.context("cannot write down what is to be moved")
     }
 
     /// Ends all tasks.

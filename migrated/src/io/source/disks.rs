@@ -25,7 +25,8 @@ pub async fn replicate(context: &Arc<Context>) -> Result<()> {
     for (number, described, disk) in context.copied_disks() {
         let socket = context.socket(&format!("{}.out", described.id))?;
         let listener = UnixListener::bind(&socket).context("cannot listen for a disk's stream")?;
-        context.spawn(carry(listener, context.link()?, number));
+        let carrier = context.spawn(carry(listener, context.link()?, number));
+        context.known().carriers.push(carrier);
         disk.call(Command::Replicate { to: socket }).await?;
     }
     timeout(CONNECT_LIMIT, connected(context)).await.context("the destination's disks do not answer")??;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::time::{sleep, timeout};
 
 use super::context::Context;
-use super::prepare;
+use super::prepare::{self, REDIAL};
 use crate::io::peer_channel::PeerError;
 use crate::journal::Step;
 use crate::peer::{Answer, Request};
@@ -20,17 +20,9 @@ use crate::peer::{Answer, Request};
 /// A link that has answered within this time is alive (M7).
 const FRESH: Duration = Duration::from_millis(200);
 
-/// How long a link that has been quiet may take to answer.
+/// How long a link that has been quiet may take to answer, beside a few of its round trips.
 const PING_LIMIT: Duration = Duration::from_secs(1);
-
-/// Between two attempts to reach a destination that may have the guest.
-const REDIAL: [Duration; 5] = [
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
+const PING_ROUND_TRIPS: u32 = 4;
 
 /// How long one attempt may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
@@ -38,15 +30,21 @@ const ASK_LIMIT: Duration = Duration::from_secs(15);
 /// Looks a last time, and journals *releasing*.
 pub async fn release(context: &Arc<Context>) -> Result<()> {
     let link = context.link()?;
-    if Duration::from_millis(link.status().quiet_ms) > FRESH {
+    let now = link.status();
+    if Duration::from_millis(now.quiet_ms) > FRESH {
         context.count_round_trip();
-        timeout(PING_LIMIT, link.ping()).await.context("the link does not answer any more")??;
+        let limit = PING_LIMIT + PING_ROUND_TRIPS * Duration::from_micros(now.rtt_us);
+        timeout(limit, link.ping()).await.context("the link does not answer any more")??;
     }
     let memory = context.machine.qmp().query_migrate().await?;
     if memory.status != "completed" {
         bail!("QEMU's migration is {} and not completed", memory.status);
     }
     context.promise(Step::Releasing)?;
+    {
+        let mut known = context.known();
+        known.released_on = Some(known.links);
+    }
     context.event("commitment: releasing is journalled");
     Ok(())
 }
@@ -122,8 +120,9 @@ fn note(context: &Arc<Context>, taken: bool, running: bool) {
     }
 }
 
-/// Waits until the guest runs at the destination; asks again over a new link where the old one ends.
-pub async fn await_running(context: &Arc<Context>) -> Result<()> {
+/// Waits until the guest runs at the destination; asks again over a new link where the old one ends. False: it does not,
+/// the destination has handed it back (M8).
+pub async fn await_running(context: &Arc<Context>) -> Result<bool> {
     let mut heard = context.heard.subscribe();
     loop {
         let (running, gone) = {
@@ -133,10 +132,12 @@ pub async fn await_running(context: &Arc<Context>) -> Result<()> {
         };
         if running {
             context.event("resume: the guest is up at the destination");
-            return Ok(());
+            return Ok(true);
         }
         if gone {
-            ask_verdict(context).await?;
+            if !ask_verdict(context).await? {
+                return Ok(false);
+            }
             // It has taken the guest and is starting it: its notice, or the next answer, says when.
             sleep(REDIAL[0]).await;
         }

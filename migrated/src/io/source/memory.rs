@@ -26,6 +26,7 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
     let link = context.link()?;
     let socket = context.socket("ram")?;
     let listener = UnixListener::bind(&socket).context("cannot listen for QEMU's memory")?;
+    context.machine.layout().lend_socket(&socket)?;
     qmp.set_capabilities(&[("events", true), ("pause-before-switchover", true), ("return-path", true)])
         .await?;
     let now = link.status();

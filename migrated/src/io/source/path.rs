@@ -128,6 +128,10 @@ pub async fn switch_back(context: &Arc<Context>) -> Result<()> {
     for tunnel in &tunnels {
         tunnel.switch_back().await.context("cannot turn the guest's packets back")?;
     }
+    if tunnels.is_empty() {
+        // The daemon before this one may have made some.
+        remove(context).await?;
+    }
     context
         .site
         .resume_old_paths(&context.guest.name)

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::context::Context;
 use crate::io::host::boot_digests;
@@ -12,8 +14,18 @@ use crate::io::link::{Link, LinkConfig};
 use crate::io::peer_channel::{PeerClient, PeerError};
 use crate::journal::Step;
 use crate::link::Label;
+use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
 use crate::quantity;
+
+/// Between two attempts to make a link that was lost, or to reach a destination that may have the guest.
+pub const REDIAL: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
 
 /// Looks at the guest and its disks.
 pub async fn inspect(context: &Arc<Context>) -> Result<()> {
@@ -46,6 +58,23 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     Ok(())
 }
 
+/// Makes the link again after one was lost, however long the way is down: the phase's deadline ends it.
+pub async fn reconnect(context: &Arc<Context>) -> Result<()> {
+    let mut attempt = 0;
+    loop {
+        let error = match connect(context).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.downcast_ref::<LinkError>().is_some_and(|error| !error.is_passing()) {
+            return Err(error);
+        }
+        tracing::info!(migration = context.handle.id(), "no link yet: {error:#}");
+        sleep(REDIAL[attempt.min(REDIAL.len() - 1)]).await;
+        attempt += 1;
+    }
+}
+
 /// Makes the link and its control channel.
 pub async fn connect(context: &Arc<Context>) -> Result<()> {
     let limit = context.handle.bandwidth();
@@ -56,15 +85,17 @@ pub async fn connect(context: &Arc<Context>) -> Result<()> {
     for warning in link.warnings() {
         context.warn(warning);
     }
-    {
+    let number = {
         let mut known = context.known();
         // It may have changed while the link was made.
         link.set_bandwidth(*limit.borrow());
         known.link = Some(link);
         known.client = Some(client);
-    }
+        known.links += 1;
+        known.links
+    };
     context.heard.send_modify(|heard| heard.gone = false);
-    context.spawn(listen(Arc::downgrade(context), notices));
+    context.spawn(listen(Arc::downgrade(context), number, notices));
     context.event("link: up");
     Ok(())
 }
@@ -91,27 +122,28 @@ pub async fn control(link: &Link) -> Result<(PeerClient, mpsc::Receiver<Notice>)
     Ok(PeerClient::start(channel))
 }
 
-async fn listen(context: std::sync::Weak<Context>, mut notices: mpsc::Receiver<Notice>) {
+async fn listen(context: std::sync::Weak<Context>, link: u32, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         let Some(context) = context.upgrade() else { return };
         let now = std::time::Instant::now();
         match notice {
-            Notice::Loaded {} => context.heard.send_modify(|heard| heard.loaded = true),
+            Notice::Loaded {} => context.hear(link, |heard| heard.loaded = true),
             Notice::Running {} => {
                 context.known().running_at.get_or_insert(now);
-                context.heard.send_modify(|heard| heard.running = true);
+                context.hear(link, |heard| heard.running = true);
             }
-            Notice::Failed { reason } => context.heard.send_modify(|heard| heard.failed = Some(reason)),
+            Notice::Failed { reason } => context.hear(link, |heard| heard.failed = Some(reason)),
         }
     }
     if let Some(context) = context.upgrade() {
-        context.heard.send_modify(|heard| heard.gone = true);
+        context.hear(link, |heard| heard.gone = true);
     }
 }
 
 /// Has the destination look at itself, keep room, and start what receives.
 pub async fn reserve(context: &Arc<Context>) -> Result<()> {
     let request = request(context, false).await?;
+    context.keep_departure()?;
     context.promise(Step::Begun)?;
     let answer = context.client()?.call(Request::Reserve(Box::new(request))).await;
     let reserved = match answer {
@@ -136,9 +168,9 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         let allocated_bytes = allocated_bytes(&identity.image).unwrap_or(identity.size_bytes);
         disks.push(DiskSize { id: described.id, size_bytes: identity.size_bytes, allocated_bytes });
     }
-    let (generation, accel) = {
+    let (generation, accel, runs) = {
         let known = context.known();
-        (known.generation, known.accel.clone())
+        (known.generation, known.accel.clone(), known.ran)
     };
     Ok(Reserve {
         migration: context.handle.id().to_owned(),
@@ -149,6 +181,7 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         qemu_version: context.machine.qmp().version().to_string(),
         accel,
         wan: context.options.wan,
+        runs,
         dry_run,
     })
 }
@@ -170,6 +203,14 @@ fn allocated_bytes(image: &Path) -> Option<u64> {
 /// Has names lead to the guest's new place. What fails is told; the guest runs all the same.
 pub async fn readdress(context: &Arc<Context>) -> Result<()> {
     if !context.options.wan {
+        return Ok(());
+    }
+    let is_same_link = {
+        let known = context.known();
+        known.released_on == Some(known.links)
+    };
+    if !is_same_link {
+        context.event("names: the destination sees to them, for the link was lost meanwhile");
         return Ok(());
     }
     match context.client()?.call(Request::Readdress {}).await? {

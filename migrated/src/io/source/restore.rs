@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::context::Context;
+use super::context::{Context, Heard};
 use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
@@ -34,13 +35,7 @@ pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
         ram.stop();
     }
     while let Err(error) = guest(context).await {
-        tracing::error!(migration = context.handle.id(), "the guest cannot go on yet: {error:#}");
-        context.handle.update(|status| {
-            let trouble = format!("the guest cannot go on yet: {error:#}");
-            if status.warnings.last() != Some(&trouble) {
-                status.warnings.push(trouble);
-            }
-        });
+        say_trouble(context, &error);
         if context.machine.has_ended() {
             context.event("the guest's QEMU has ended");
             break;
@@ -51,6 +46,50 @@ pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
         context.warn(format!("{error:#}"));
     }
     rest(context, keep_disks).await;
+}
+
+/// Has the guest go on here, and lets go of the link; the disks stay in step. What comes next is another attempt.
+pub async fn retreat(context: &Arc<Context>) -> Result<()> {
+    let (ram, link, carriers) = {
+        let mut known = context.known();
+        known.client = None;
+        (known.ram.take(), known.link.take(), std::mem::take(&mut known.carriers))
+    };
+    if let Some(ram) = ram {
+        ram.stop();
+    }
+    carriers.iter().for_each(AbortHandle::abort);
+    while let Err(error) = guest(context).await {
+        if context.machine.has_ended() {
+            bail!("the guest's QEMU has ended");
+        }
+        say_trouble(context, &error);
+        sleep(AGAIN).await;
+    }
+    if let Some(link) = link {
+        // It may be down for long; nobody waits for it.
+        context.spawn(link.close());
+    }
+    path::remove(context).await?;
+    let mut known = context.known();
+    known.paused_at = None;
+    known.reserved = None;
+    known.sealed_ms.clear();
+    known.round_trips = 0;
+    // Of a number that no link has: what the old one says is not heard any more.
+    known.links += 1;
+    context.heard.send_replace(Heard::default());
+    Ok(())
+}
+
+fn say_trouble(context: &Arc<Context>, error: &anyhow::Error) {
+    let trouble = format!("the guest cannot go on yet: {error:#}");
+    tracing::error!(migration = context.handle.id(), "{trouble}");
+    context.handle.update(|status| {
+        if status.warnings.last() != Some(&trouble) {
+            status.warnings.push(trouble);
+        }
+    });
 }
 
 /// The guest, as it was.
@@ -72,7 +111,7 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
     if context.known().ran && state != "running" {
         bail!("QEMU says that the guest is {state}");
     }
-    context.event(format!("rolled back: the guest is {state} at the source"));
+    context.event(format!("the guest is {state} at the source"));
     Ok(())
 }
 

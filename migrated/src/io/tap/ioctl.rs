@@ -12,19 +12,24 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const TUNSETPERSIST: libc::c_ulong = 0x4004_54cb;
+const TUNSETOWNER: libc::c_ulong = 0x4004_54cc;
 const SIOCBRADDIF: libc::c_ulong = 0x89a2;
 /// Hardware type of Ethernet.
 const ARPHRD_ETHER: libc::sa_family_t = 1;
 
-/// Makes a tap and lets it stay, or lets it go.
-pub fn make_persistent(name: &str, stays: bool) -> io::Result<()> {
+/// Makes a tap and lets it stay, for this user to open (without one, any user might), or lets it go.
+pub fn make_persistent(name: &str, owner: Option<u32>) -> io::Result<()> {
     let tun: File =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open("/dev/net/tun")?;
     let mut request = request(name)?;
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
     call(tun.as_raw_fd(), TUNSETIFF, &mut request)?;
-    // SAFETY: this one takes a number, not a pointer.
-    let done = unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETPERSIST, libc::c_int::from(stays)) };
+    if let Some(owner) = owner {
+        // SAFETY: this one takes a number, not a pointer.
+        check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETOWNER, libc::c_ulong::from(owner)) })?;
+    }
+    // SAFETY: so does this one.
+    let done = unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETPERSIST, libc::c_int::from(owner.is_some())) };
     check(done)
 }
 

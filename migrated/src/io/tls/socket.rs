@@ -1,6 +1,7 @@
 //! How a TCP connection of the link is set up: congestion control, little unsent data in the kernel, no delay, dead peers
 //! noticed. A connection that is not TCP has nothing to be set.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -66,11 +67,17 @@ impl Knobs {
     }
 }
 
-/// Connects, from a given address if there is one of the same family.
+/// Connects, from a given address if there is one of the same family. An address that this host has no more is no
+/// reason not to connect: hosts are given others while a link lives.
 pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Result<TcpStream> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(from) = from.filter(|from| !from.ip().is_unspecified() && from.is_ipv4() == to.is_ipv4()) {
-        socket.bind(SocketAddr::new(from.ip(), 0))?;
+        match socket.bind(SocketAddr::new(from.ip(), 0)) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
+                tracing::warn!(%to, from = %from.ip(), "this host has lost its data address; dialling from another");
+            }
+            bound => bound?,
+        }
     }
     socket.connect(to).await
 }

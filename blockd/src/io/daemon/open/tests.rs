@@ -20,6 +20,7 @@ fn serve(scratch: &Scratch) -> Serve {
         read_only: false,
         cache: CacheFlag::Buffered,
         data_plane: DataPlaneFlag::Auto,
+        confine: crate::config::ConfineFlag::Off,
         replica: None,
         disk_id: None,
         sidecar: None,

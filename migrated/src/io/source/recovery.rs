@@ -1,0 +1,219 @@
+//! The migrations that were under way from here when the daemon before this one ended, taken up as the journal says.
+//!
+//! ```text
+//! departures/ID.json (how) + journal (how far) ─► recover::source ─► retry │ ask │ finish ─► run
+//! ```
+//!
+//! The guest comes first: the daemon's start waits for nothing of this, and what is taken up begins with the guest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::{sleep, timeout};
+
+use super::context::{Context, Departure};
+use super::prepare::control;
+use crate::api::{Failure, FailureCode};
+use crate::io::journal_file::unix_ms;
+use crate::io::link::Link;
+use crate::io::machine::Machine;
+use crate::io::registry::{Claim, Task};
+use crate::io::site::Site;
+use crate::journal::{Record, Step};
+use crate::migration::Migration;
+use crate::peer::{Answer, Request};
+use crate::recover::{AtSource, source as decide};
+use crate::status::Status;
+
+/// How long one attempt to ask a peer may take, and the pause after it.
+const ASK_LIMIT: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Takes up the migrations that were under way when the daemon before this one ended, each as its journal says.
+pub fn recover(site: &Arc<Site>) {
+    let departures: Vec<Departure> = match site.departures.load() {
+        Ok(departures) => departures,
+        Err(error) => return tracing::error!(%error, "cannot read what was under way in state_dir"),
+    };
+    for departure in departures {
+        let id = departure.migration.clone();
+        let next = decide(&site.journal.records(), &id);
+        if departure.is_taken_back {
+            tokio::spawn(tell(Arc::clone(site), departure));
+        } else if next == AtSource::Nothing {
+            tokio::spawn(tidy(Arc::clone(site), departure));
+        } else if let Err(failure) = take_up(site, departure, next) {
+            tracing::error!(
+                migration = id,
+                "a migration that was under way cannot go on: {}",
+                failure.message
+            );
+        }
+    }
+}
+
+fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(), Failure> {
+    let task = Task::Leave { migration: departure.migration.clone(), to: departure.to.clone() };
+    let claim = site.guests.claim(&departure.guest, task)?;
+    let Ok(machine) = claim.machine() else {
+        tokio::spawn(without_machine(Arc::clone(site), claim, departure, next));
+        return Ok(());
+    };
+    let Departure { migration: id, guest, to, options, bandwidth_bytes_per_s, ran, generation, .. } =
+        departure;
+    let peer = site.link.peers.by_name(&to).ok_or_else(|| {
+        let message = format!("guest {guest:?} was on its way to {to:?}, which is not paired any more");
+        Failure::new(FailureCode::NotFound, message, "pair it again, and restart this daemon")
+    })?;
+    let guest = claim.known().record.guest;
+    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
+    status.link.limit_bytes_per_s = bandwidth_bytes_per_s;
+    let handle = site.migrations.begin(status)?;
+    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
+    {
+        let mut known = context.known();
+        known.ran = ran;
+        known.generation = generation;
+        known.accel = context.machine.accelerator().name().to_owned();
+        known.is_taken_up = true;
+    }
+    context.event(format!("a new daemon takes it up: {}", words(next)));
+    let migration = match next {
+        AtSource::Retry => Migration::again(super::limits(site), context.now()),
+        AtSource::Ask | AtSource::Finish | AtSource::Nothing => {
+            // There is no link yet: who waits for a word of the destination has to make one.
+            context.heard.send_modify(|heard| heard.gone = true);
+            Migration::in_doubt(super::limits(site), context.now())
+        }
+    };
+    tokio::spawn(super::run(context, claim, migration));
+    Ok(())
+}
+
+/// The guest's QEMU has ended meanwhile, so nothing can be moved any more: where the guest is has to be found out all the
+/// same.
+async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Departure, next: AtSource) {
+    let Departure { migration: id, to, .. } = &departure;
+    let taken = match next {
+        AtSource::Retry | AtSource::Nothing => false,
+        AtSource::Ask | AtSource::Finish => {
+            claim.set_trouble(&format!("its QEMU has ended here, and {to} may have it ({id})"));
+            let verdict = Request::Verdict { migration: id.clone(), generation: departure.generation };
+            match ask_for_ever(&site, to, verdict).await {
+                Answer::Verdict { taken, .. } => taken,
+                other => return tracing::error!(migration = id, ?other, "an answer that does not fit"),
+            }
+        }
+    };
+    let written = || {
+        if taken {
+            promise(&site, &departure, Step::Released)?;
+            claim.keep(|record| {
+                record.moved_to = Some(to.clone());
+                record.generation = departure.generation;
+            })?;
+        }
+        promise(&site, &departure, if taken { Step::Done } else { Step::RolledBack })
+    };
+    if let Err(error) = tokio::task::block_in_place(written) {
+        return tracing::error!(migration = id, "cannot write down where the guest is: {error:#}");
+    }
+    let trouble = match taken {
+        true => format!("it has moved to {to} ({id})"),
+        false => format!("its QEMU ended while it was on its way to {to} ({id}); it is here, and can be run"),
+    };
+    tracing::warn!(guest = claim.name(), "{trouble}");
+    claim.set_trouble(if taken { "" } else { &trouble });
+    forget(&site, id);
+}
+
+fn promise(site: &Site, departure: &Departure, step: Step) -> Result<()> {
+    Ok(site.journal.append(Record {
+        migration: departure.migration.clone(),
+        guest: departure.guest.clone(),
+        generation: departure.generation,
+        peer: departure.to.clone(),
+        step,
+        unix_ms: unix_ms(),
+    })?)
+}
+
+/// Nothing is open, but the daemon ended before it had tidied up.
+async fn tidy(site: Arc<Site>, departure: Departure) {
+    if let Ok(machine) = site.guests.find(&departure.guest).map(|known| known.machine) {
+        for disk in machine.iter().flat_map(Machine::disks) {
+            if let Err(error) = disk.reclaim().await {
+                tracing::warn!(migration = departure.migration, %error, "a disk still records");
+            }
+        }
+    }
+    forget(&site, &departure.migration);
+}
+
+/// The guest is here by an operator's word: the destination is told when it can be reached, however long that takes.
+pub(super) fn tell_taken_back(context: &Arc<Context>, claim: &Claim<Machine>) {
+    let generation = context.known().generation;
+    let kept = claim.keep(|record| record.generation = generation);
+    let kept = kept.map_err(anyhow::Error::from).and_then(|()| context.keep_departure());
+    if let Err(error) = kept {
+        tracing::error!(
+            migration = context.handle.id(),
+            "cannot write down that the guest is here: {error:#}"
+        );
+    }
+    let departure = Departure {
+        migration: context.handle.id().to_owned(),
+        guest: context.guest.name.clone(),
+        to: context.peer.name.clone(),
+        options: context.options.clone(),
+        bandwidth_bytes_per_s: None,
+        ran: context.known().ran,
+        generation,
+        is_taken_back: true,
+    };
+    tokio::spawn(tell(Arc::clone(&context.site), departure));
+}
+
+async fn tell(site: Arc<Site>, departure: Departure) {
+    let Departure { migration, guest, generation, .. } = departure.clone();
+    ask_for_ever(&site, &departure.to, Request::TakenBack { migration, guest, generation }).await;
+    tracing::info!(migration = departure.migration, "the destination knows that the guest is here");
+    forget(&site, &departure.migration);
+}
+
+/// Asks a peer something, over a link of its own, until it answers.
+async fn ask_for_ever(site: &Site, to: &str, request: Request) -> Answer {
+    loop {
+        match timeout(ASK_LIMIT, ask_once(site, to, request.clone())).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(error)) => tracing::debug!(to, "cannot be asked yet: {error:#}"),
+            Err(_) => tracing::debug!(to, "does not answer yet"),
+        }
+        sleep(ASK_AGAIN).await;
+    }
+}
+
+async fn ask_once(site: &Site, to: &str, request: Request) -> Result<Answer> {
+    let peer = site.link.peers.by_name(to).with_context(|| format!("{to} is not paired any more"))?;
+    let link = Link::dial(&site.link_config(None), &peer).await?;
+    let (client, _notices) = control(&link).await?;
+    let answer = client.call(request).await?;
+    link.close().await;
+    Ok(answer)
+}
+
+pub(super) fn forget(site: &Site, id: &str) {
+    if let Err(error) = site.departures.remove(id) {
+        tracing::warn!(migration = id, %error, "cannot forget a migration that is over");
+    }
+}
+
+fn words(next: AtSource) -> &'static str {
+    match next {
+        AtSource::Nothing => "nothing is open",
+        AtSource::Retry => "nothing was promised, the guest goes on and the migration begins again",
+        AtSource::Ask => "the guest was being handed over, the destination is asked",
+        AtSource::Finish => "the guest runs at the destination, what is left of it here is cleared away",
+    }
+}

@@ -1,0 +1,97 @@
+//! The answer to the handover is lost: the guest stands still at the source until the destination's journal answers,
+//! whatever ends and begins again meanwhile; or until an operator gives a word for it.
+//!
+//! ```text
+//! A: releasing ── take ──► B: taken, started        the way back is cut while this is on its way
+//! A: in doubt    ◄── ✗ ──
+//! ```
+
+use std::fs;
+use std::time::Duration;
+
+use migrated::journal::{Step, decode};
+use migrated::phase::{Outcome, Phase};
+use tests::guest_kit::Recipe;
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::require;
+use tests::wait::{PATIENCE, found_within, wait_for};
+use tests::wan::{End, WanProfile, Way};
+
+use crate::over;
+use crate::restarts::{restart, shown, wait_until};
+
+/// A link so long that it can be cut while the handover is on its way.
+fn long() -> WanProfile {
+    WanProfile::new(100, Duration::from_millis(500))
+}
+
+/// Where a host's journal is looked at: the last promise in it.
+fn promised(hosts: &Hosts, end: End) -> Option<Step> {
+    let bytes = fs::read(hosts.site(end).join("state/journal")).unwrap_or_default();
+    let (records, _) = decode(&bytes).expect("a journal is whole");
+    records.last().map(|record| record.step)
+}
+
+/// A guest that was taken by site B, which site A does not know.
+fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
+    let hosts = Hosts::new(over(long()))?;
+    let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
+    let answer = hosts.ask(End::SiteA, &["send", "--wan", "--detach", "web", "site-b"]);
+    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let releasing = || (promised(&hosts, End::SiteA) == Some(Step::Releasing)).then_some(());
+    found_within(4 * PATIENCE, releasing).expect("a handover");
+    hosts.world.wan.cut_half(End::SiteB, Way::Out);
+    wait_for(PATIENCE, "the destination to start the guest", || {
+        (promised(&hosts, End::SiteB) == Some(Step::Started)).then_some(())
+    });
+    wait_until(&hosts, &id, "doubt", |status| status.phase == Phase::InDoubt);
+    Ok((hosts, resident, id))
+}
+
+/// M2, M4, S2-33: both daemons end in doubt and begin again; nothing is guessed, and the guest is where it was taken.
+#[test]
+fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() {
+    let (mut hosts, resident, id) = require!(in_doubt());
+    for end in [End::SiteA, End::SiteB] {
+        restart(&mut hosts, end);
+    }
+    wait_until(&hosts, &id, "doubt again", |status| status.phase == Phase::InDoubt);
+    assert_eq!(hosts.states("web"), ["migrating", "running"]);
+    let resumed = hosts.migrated(End::SiteA, &["resume", "web"]).output();
+    assert_eq!(resumed.status.code(), Some(1), "{resumed:?}");
+    let told = hosts.migrated(End::SiteA, &["recover", "web"]).run();
+    assert!(told.contains("nobody here knows") && told.contains("--lost site-b"), "{told}");
+
+    hosts.world.wan.restore(End::SiteB);
+    // It was taken, so it answers at its new place.
+    resident.service.wait_until_it_answers();
+    let ended = wait_until(&hosts, &id, "the end", |status| status.outcome == Some(Outcome::Moved));
+    assert_eq!(ended.phase, Phase::Done);
+    wait_for(PATIENCE, "the guest to be gone here", || {
+        (hosts.states("web") == ["moved", "running"]).then_some(())
+    });
+    let told = hosts.migrated(End::SiteB, &["recover", "web"]).run();
+    assert!(told.contains("nothing is open"), "{told}");
+}
+
+/// S1-19, M8: by an operator's word the guest goes on at the source, and a destination that lives after all stops it.
+#[test]
+fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back() {
+    let (hosts, _resident, id) = require!(in_doubt());
+    let refused = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-c"]).output();
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let told = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-b"]).run();
+    assert!(told.contains("generation 2"), "{told}");
+    let ended = wait_until(&hosts, &id, "the end", |status| status.outcome == Some(Outcome::RolledBack));
+    assert_eq!(ended.phase, Phase::RolledBack);
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+
+    hosts.world.wan.restore(End::SiteB);
+    found_within(Duration::from_secs(120), || (hosts.state(End::SiteB, "web") == "paused").then_some(()))
+        .expect("the other host stops the guest");
+    let resumed = hosts.migrated(End::SiteB, &["resume", "web"]).output();
+    assert_eq!(resumed.status.code(), Some(1), "{resumed:?}");
+    assert_eq!(hosts.states("web"), ["running", "paused"]);
+    assert_eq!(shown(&hosts, &id).outcome, Some(Outcome::RolledBack));
+}
