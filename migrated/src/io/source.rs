@@ -39,7 +39,6 @@ use crate::journal::Step;
 use crate::migration::{Action, Event, Limits, Migration, Op};
 use crate::phase::{Outcome, Phase};
 use crate::status::Status;
-use crate::transport::Transport;
 
 use self::account::Account;
 use self::context::{Context, Heard, Options};
@@ -57,9 +56,6 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
     // Who names a guest that is not here is told so, wherever it was to go.
     site.guests.find(&send.guest)?;
     let peer = peer_of(site, &send)?;
-    let transport = send.transport.as_deref().map(Transport::parse).transpose().map_err(|error| {
-        Failure::new(FailureCode::BadRequest, format!("transport: {error}"), "see `migrated send --help`")
-    })?;
     let id = site.new_id();
     let task = Task::Leave { migration: id.clone(), to: peer.name.clone() };
     let claim = site.guests.claim(&send.guest, task)?;
@@ -70,10 +66,10 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         wan: send.wan,
         max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
         ram_start: Duration::from_millis(defaults.ram_start_ms),
-        transport,
+        transport: prepare::transport(&send)?,
     };
-    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
-    status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let limit = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(limit);
     let handle = site.migrations.begin(status)?;
     let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
     if send.dry_run {
@@ -229,7 +225,6 @@ impl Run {
         let mut heard = context.heard.subscribe();
         let (tell, mut told) = mpsc::channel(4);
         context.spawn(watch::watch(Arc::clone(&context), tell));
-        context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
         let (mut has_cancelled, mut has_closed, mut has_taken_back) = (false, false, false);
         self.act().await;
         while !self.migration.phase().is_final() {

@@ -42,7 +42,7 @@ impl Effort {
     /// For figures.
     pub const FULL: Self = Self { pairs: 5, seconds: 10, bytes: 100_000_000 };
     /// To see that it runs.
-    pub const QUICK: Self = Self { pairs: 1, seconds: 4, bytes: 20_000_000 };
+    pub const QUICK: Self = Self { pairs: 1, seconds: 4, bytes: 60_000_000 };
 }
 
 /// The link under test.
@@ -187,6 +187,8 @@ impl Course {
                 let sent: Sent =
                     serde_json::from_str(log.lines().last().unwrap_or_default()).expect("a Sent");
                 std::fs::remove_file(self.world.site_a.join("cut.log")).expect("it was written");
+                let (took_s, _) = *sent.arrived.last().expect("a look");
+                assert!(took_s > 4.0, "the transfer was over before the cut: {took_s} s");
                 (sent.frame_bytes as f64 - whole) / 1e6
             })
             .collect();
