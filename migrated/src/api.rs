@@ -116,6 +116,9 @@ pub struct Send {
     /// How long the guest may stand still; none: as the daemon is configured.
     #[serde(default)]
     pub max_downtime_ms: Option<u64>,
+    /// What carries the link, like `exec:ssh site-b migrated link-stdio`; none: as the daemon is configured.
+    #[serde(default)]
+    pub transport: Option<String>,
 }
 
 /// What is known of a guest whose migration did not end as usual.

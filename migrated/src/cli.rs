@@ -7,12 +7,14 @@ mod follow;
 mod send;
 mod serve;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migrated::quantity::{RateError, parse_rate};
+use migrated::transport::{Transport, TransportError};
 
 pub use self::exit::Exit;
 
@@ -49,6 +51,7 @@ Examples:
   migrated send --wan web site-b --dry-run            only look whether it could be done
   migrated send --wan -d web site-b --max-downtime 500ms
   migrated send --wan web site-b --json | jq -c '[.phase, .eta_s]'
+  migrated send --wan web site-b --transport 'exec:ssh -o BatchMode=yes site-b migrated link-stdio'
 
 In the foreground, progress goes to a terminal as bars, else as a line a second. Ctrl-C leaves the
 migration alone and says how to look at it and how to cancel it.
@@ -91,6 +94,15 @@ pub struct Cli {
 pub enum Action {
     /// Serve this host
     Daemon(DaemonLine),
+    /// Carry a link between stdin and stdout and this host's daemon: the far end of `send --transport exec:…`
+    LinkStdio {
+        /// The daemon's configuration, which says where it listens
+        #[arg(long, value_name = "FILE", default_value = "/etc/migrated/config.toml")]
+        config: PathBuf,
+        /// Where the daemon listens; then no configuration is read
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: Option<SocketAddr>,
+    },
     /// Say what is wrong with a configuration
     CheckConfig {
         /// The file
@@ -223,6 +235,20 @@ pub struct SendLine {
     /// How long the guest may stand still, like 300ms or 2s
     #[arg(long, value_name = "TIME", value_parser = downtime)]
     pub max_downtime: Option<Duration>,
+    /// What carries the link: tcp, or exec:COMMAND for a program's stdin and stdout (no shell; quotes are honoured)
+    #[arg(long, value_name = "TRANSPORT", value_parser = transport)]
+    pub transport: Option<CheckedTransport>,
+}
+
+/// A transport that was read, as it was written: the daemon reads it again.
+#[derive(Clone, Debug)]
+pub struct CheckedTransport {
+    /// As it was written.
+    pub written: String,
+}
+
+fn transport(text: &str) -> Result<CheckedTransport, TransportError> {
+    Transport::parse(text).map(|_| CheckedTransport { written: text.to_owned() })
 }
 
 /// What `set` changes.
@@ -261,6 +287,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let exit = match cli.action {
         Action::Daemon(line) => serve::daemon(&line),
         Action::CheckConfig { config } => serve::check_config(&config, cli.json),
+        Action::LinkStdio { config, to } => serve::link_stdio(&config, to),
         action => ask::run(&cli.socket, cli.json, action),
     };
     ExitCode::from(exit.code())
@@ -300,6 +327,13 @@ mod tests {
         assert!(refused(&["send", "web", "b", "--bandwidth", "20Mb"]).contains("Mbit"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "2"]).contains("300ms"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "0s"]).contains("from 1ms"));
+    }
+
+    #[test]
+    fn a_transport_is_refused_before_anything_is_asked() {
+        assert!(Cli::try_parse_from(["migrated", "send", "web", "b", "--transport", "exec:nc b 7"]).is_ok());
+        assert!(refused(&["send", "web", "b", "--transport", "exec:zstd | nc b 7"]).contains("shell"));
+        assert!(refused(&["send", "web", "b", "--transport", "ssh b"]).contains("exec:ssh"));
     }
 
     #[test]

@@ -60,10 +60,16 @@ pub struct Config {
     /// The zones that this host may update.
     #[serde(default, rename = "dns")]
     pub zones: Vec<Zone>,
+    /// What carries the links to a peer, by its name; others are reached by TCP. Written like `--transport`.
+    #[serde(default)]
+    pub transports: BTreeMap<String, String>,
     /// Defaults of a migration.
     #[serde(default)]
     pub migration: Migration,
 }
+
+/// The congestion control that a lossy link needs.
+pub const BBR: &str = "bbr";
 
 impl Config {
     /// What the host that is paired under the name `peer` may send here.
@@ -152,6 +158,10 @@ pub struct Migration {
     pub paused_deadline_ms: u64,
     /// How long a reservation, and the link of a migration, live without a sign of the other host.
     pub lease_ms: u64,
+    /// The congestion control that connections ask for, as the kernel calls it.
+    pub congestion_control: String,
+    /// Connections that carry the bulk together, where that control is not bbr; 1: as with bbr.
+    pub stripes: u16,
 }
 
 impl Migration {
@@ -169,6 +179,8 @@ impl Default for Migration {
             ram_start_ms: 2000,
             paused_deadline_ms: 20_000,
             lease_ms: 7_200_000,
+            congestion_control: BBR.to_owned(),
+            stripes: 8,
         }
     }
 }

@@ -11,11 +11,13 @@ pub mod tap;
 pub mod host;
 pub mod machine;
 
+pub mod carrier;
 pub mod keys;
 pub mod tls;
 pub mod pairing;
 pub mod link;
 pub mod ram;
+pub mod link_stdio;
 
 pub mod peer_channel;
 pub mod journal_file;

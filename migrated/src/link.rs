@@ -12,14 +12,17 @@
 //! connection both sides say what they have (`Open`, `Ack`, `Reset`, then `Resumed`) and go on from there; users of
 //! channels see a stall and no error. Nothing here knows a socket, a clock or a key: see `io::link`.
 //!
+//! Where one connection cannot carry the data lane's rate, `stripes` spreads it over several, below the session.
+//!
 //! Memory is bounded whatever the peer does: at most [`session::CHANNELS_MAX`] channels that each side opened live
-//! at a time, each with at most [`channel::WINDOW_BYTES`] received and not read, and at most
+//! at a time, each with at most [`channel::WINDOW_BYTES_MAX`] received and not read, and at most
 //! [`channel::RETAINED_BYTES_MAX`] written and not acknowledged.
 
 use std::fmt;
 
 pub mod fields;
 pub mod wire;
+pub mod stripes;
 pub mod hello;
 pub mod token;
 pub mod channel;

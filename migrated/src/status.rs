@@ -45,6 +45,13 @@ pub struct Status {
 }
 
 impl Status {
+    /// The same with a limit of its link in bytes a second.
+    #[must_use]
+    pub fn limited(mut self, bytes_per_s: Option<u64>) -> Self {
+        self.link.limit_bytes_per_s = bytes_per_s;
+        self
+    }
+
     /// A migration that has just been asked for, as its source sees it.
     pub fn new(id: &str, guest: &str, source: &str, destination: &str) -> Self {
         Self {

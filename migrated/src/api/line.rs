@@ -125,6 +125,7 @@ mod tests {
             dry_run: false,
             bandwidth_bytes_per_s: Some(2_500_000),
             max_downtime_ms: None,
+            transport: None,
         };
         vec![
             Command::Run { guest, restore: Some("/var/tmp/web.state".into()) },
@@ -159,6 +160,7 @@ mod tests {
             dry_run: false,
             bandwidth_bytes_per_s: None,
             max_downtime_ms: None,
+            transport: None,
         };
         let lines: [(&str, Command); 6] = [
             (r#"{"id":1,"command":"list"}"#, Command::List {}),

@@ -26,7 +26,9 @@ pub fn run(socket: &Path, json: bool, action: Action) -> Exit {
 
 async fn act(asking: Asking<'_>, action: Action) -> Result<Exit, ApiError> {
     match action {
-        Action::Daemon(_) | Action::CheckConfig { .. } => unreachable!("they need no daemon"),
+        Action::Daemon(_) | Action::CheckConfig { .. } | Action::LinkStdio { .. } => {
+            unreachable!("they need no daemon")
+        }
         Action::Send(line) => return send::run(asking, line).await,
         Action::Status { migration: Some(wanted), watch: true } => {
             return follow::watch(asking, &wanted).await;

@@ -41,5 +41,6 @@ fn meant(line: SendLine) -> Send {
         dry_run: line.dry_run,
         bandwidth_bytes_per_s: line.bandwidth,
         max_downtime_ms,
+        transport: line.transport.map(|transport| transport.written),
     }
 }

@@ -1,9 +1,10 @@
-//! `migrated daemon` and `migrated check-config`: what needs a configuration instead of a daemon.
+//! `migrated daemon`, `link-stdio` and `check-config`: what needs a configuration instead of a daemon.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use migrated::config::{self, Config};
-use migrated::io::{daemon, files};
+use migrated::io::{daemon, files, link_stdio};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +26,21 @@ pub fn daemon(line: &DaemonLine) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) => {
             eprintln!("migrated: {error:#}");
+            Exit::Refused
+        }
+    }
+}
+
+/// Carries a link between stdin and stdout and the daemon of this host.
+pub fn link_stdio(config: &Path, to: Option<SocketAddr>) -> Exit {
+    let to = match to.map_or_else(|| read(config).map(|config| config.listen), Ok) {
+        Ok(to) => to,
+        Err(faults) => return wrong(config, &faults),
+    };
+    match link_stdio::carry(to) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            eprintln!("migrated: {error}");
             Exit::Refused
         }
     }

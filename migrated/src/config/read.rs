@@ -14,9 +14,10 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use crate::guest::is_inner_path;
-
 use super::{Allow, Config, Migration, Network, Zone};
+use crate::guest::is_inner_path;
+use crate::link::stripes::STRIPES_MAX;
+use crate::transport::Transport;
 
 /// The longest `runtime_dir` in bytes. A socket's path has 107 at most, and below it are a guest's and a disk's name.
 const RUNTIME_DIR_BYTES_MAX: usize = 48;
@@ -75,6 +76,16 @@ impl Config {
         }
         for (index, zone) in self.zones.iter().enumerate() {
             faults.zone(index, zone, &self.zones[..index]);
+        }
+        for (peer, transport) in &self.transports {
+            if let Err(error) = Transport::parse(transport) {
+                faults.fault(
+                    true,
+                    &format!("transports.{peer}"),
+                    error.to_string(),
+                    "see `migrated send --help`",
+                );
+            }
         }
         faults.migration(&self.migration);
         faults.0
@@ -218,6 +229,16 @@ impl Faults {
         let what = format!("{paused} is not more than max_downtime_ms ({max_downtime_ms})");
         let remedy = "a paused guest has to have the time that it may stand still";
         self.fault(paused <= max_downtime_ms, &key("paused_deadline_ms"), what, remedy);
+        let stripes = migration.stripes;
+        let what = format!("{stripes} connections");
+        let remedy = "use 1 to 16, like 8";
+        self.fault(!(1..=STRIPES_MAX).contains(&stripes), &key("stripes"), what, remedy);
+        let control = &migration.congestion_control;
+        let is_name = (1..16).contains(&control.len())
+            && control.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let what = format!("{control:?} is no name of a congestion control");
+        let remedy = "use one of those in /proc/sys/net/ipv4/tcp_available_congestion_control, best bbr";
+        self.fault(!is_name, &key("congestion_control"), what, remedy);
         let lease = migration.lease_ms;
         let what = format!("{lease} is less than paused_deadline_ms ({paused})");
         let remedy = "a destination must not give up before the source does";
@@ -253,6 +274,7 @@ mod tests {
         let text = include_str!("../../../docs/examples/site-a.toml");
         let config = parse(text).unwrap();
         assert!(config.network.is_some() && config.zones.len() == 1 && config.bridges.len() == 1);
+        assert_eq!(config.transports.len(), 1);
         let allow = &config.allow["site-b"];
         assert!(allow.images.is_some() && allow.addresses.is_some() && allow.dns_names.is_some());
         assert!(
@@ -295,7 +317,8 @@ qemu = { user = "a b" }
 allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
 network = { tunnel_address = "224.0.0.1", pool = ["192.0.2.9", "192.0.2.9"] }
-migration = { bandwidth_bytes_per_s = 0, max_downtime_ms = 0, paused_deadline_ms = 0, lease_ms = 0 }
+transports = { site-b = "ssh site-b" }
+migration = { bandwidth_bytes_per_s = 0, max_downtime_ms = 0, paused_deadline_ms = 0, lease_ms = 0, stripes = 99, congestion_control = "" }
 [[dns]]
 zone = "example..org"
 server = "192.0.2.53:0"
@@ -329,9 +352,12 @@ ttl_s = 999999
                 "dns[0].key_file",
                 "dns[0].server",
                 "dns[0].ttl_s",
+                "transports.site-b",
                 "migration.bandwidth_bytes_per_s",
                 "migration.max_downtime_ms",
                 "migration.paused_deadline_ms",
+                "migration.stripes",
+                "migration.congestion_control",
             ]
         );
         assert!(faults.iter().all(|fault| fault.contains("; ")), "each says what to do");

@@ -7,9 +7,10 @@
 //!  listener (one port: links, data connections, pairing) ─────────────┘
 //! ```
 //!
-//! A link has two connections: control, which carries the control channel only, and data, for everything bulky; so a
-//! stalled data connection does not stall the control channel. Neither is given to QEMU or blockd: they get channels.
+//! A link has two connections: control, which carries the control channel only, and data, for everything bulky (several
+//! connections together where the congestion control needs it); so a stalled data connection does not stall the control channel. Neither is given to QEMU or blockd: they get channels.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::link::hello::{VERSION_MAX, VERSION_MIN};
 use crate::link::session::ChannelStats;
 use crate::link::{Class, Label, Lane};
 use crate::status::LinkProgress;
+use crate::transport::Transport;
 
 mod shared;
 mod channel;
@@ -56,6 +58,14 @@ pub struct LinkConfig {
     pub data: Option<SocketAddr>,
     /// The limit with which links begin.
     pub bandwidth_bytes_per_s: Option<u64>,
+    /// What carries links; none: what `transports` says of the peer, else TCP.
+    pub transport: Option<Transport>,
+    /// What carries the links to certain peers.
+    pub transports: BTreeMap<String, Transport>,
+    /// The congestion control that connections ask for.
+    pub congestion_control: String,
+    /// Connections that carry the data lane together, where that is not bbr.
+    pub stripes: u16,
     /// Oldest and newest version of the protocol to offer.
     pub versions: (u16, u16),
     /// How long TCP, TLS and the hello may take together.
@@ -74,11 +84,21 @@ impl LinkConfig {
             control: config.listen,
             data: config.listen_data,
             bandwidth_bytes_per_s: config.migration.bandwidth_bytes_per_s,
+            transport: None,
+            transports: transports(config),
+            congestion_control: config.migration.congestion_control.clone(),
+            stripes: config.migration.stripes,
             versions: (VERSION_MIN, VERSION_MAX),
             hello_within: Duration::from_secs(5),
             resume_for: Duration::from_millis(config.migration.lease_ms),
         })
     }
+}
+
+/// What was checked when the configuration was read.
+fn transports(config: &Config) -> BTreeMap<String, Transport> {
+    let read = |text: &String| Transport::parse(text).unwrap_or_default();
+    config.transports.iter().map(|(peer, text)| (peer.clone(), read(text))).collect()
 }
 
 /// Held by every handle of a link; with the last of them the link ends.

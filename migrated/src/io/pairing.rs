@@ -19,11 +19,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::keys::{Keys, Peer, PeerStore, Spki, fingerprint};
 use super::tls::Pin;
 use super::tls::greeting::{Dial, Secured, refuse};
+use crate::config::BBR;
 use crate::link::error::LinkError;
 use crate::link::hello::{
     Hello, Message, NAME_BYTES_MAX, Pair, Purpose, Reach, RefusalCode, Refused, VERSION_MAX, VERSION_MIN,
 };
 use crate::link::token::{Book, Token, hash_key, prove, statement};
+use crate::transport::Transport;
 
 /// How long a pairing may take.
 const PAIR_WITHIN: Duration = Duration::from_secs(10);
@@ -75,6 +77,8 @@ impl Desk {
         let dial = Dial {
             keys: &self.keys,
             pin: Pin::Hash(token.key_hash),
+            transport: &Transport::Tcp,
+            congestion_control: BBR,
             to: token.address,
             from: None,
             whom: &token.name,

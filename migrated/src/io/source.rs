@@ -160,7 +160,6 @@ impl Run {
         let mut heard = context.heard.subscribe();
         let (tell, mut told) = mpsc::channel(4);
         context.spawn(watch::watch(Arc::clone(&context), tell));
-        context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
         let (mut has_cancelled, mut has_closed, mut has_taken_back) = (false, false, false);
         self.act().await;
         while !self.migration.phase().is_final() {

@@ -5,32 +5,43 @@
 //!                      │◄─ retained ──────────────────►│               at most RETAINED_BYTES_MAX
 //!                                     │◄── unsent ────►│               at most what the pacing allows
 //!                                                   credit ──►         sent never goes past it
-//! Incoming   0 ───── read ────────── received ───────── credit         = read + WINDOW_BYTES, in steps
+//! Incoming   0 ───── read ────────── received ───────── credit         = read + window, in steps
 //!                      │◄─ buffered ───►│
 //! ```
 //!
 //! Invariants: acked ≤ sent ≤ sent_max ≤ written; sent_max ≤ credit; received ≤ credit given. What is not acknowledged is kept, so
 //! that a new connection can begin at what the other side has (`rewind`). *Acknowledged* means: in the memory of the
 //! other side's link, not read by its user. A byte is never delivered twice and never left out.
+//!
+//! The window follows the bandwidth-delay product: twice what is read in a round trip, between two bounds. So a thin
+//! link does not fill a buffer of seconds, a fast and long one is not held back, and a stalled reader gains nothing. What
+//! a sender keeps follows by itself: it never sends past the credit.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::{Class, Label};
 
 /// How far a side may send on a new channel before it has heard from the other side, in bytes.
 pub const INITIAL_CREDIT_BYTES: u64 = 64 << 10;
-/// Most bytes of a bulk channel that are received and not read.
-pub const WINDOW_BYTES: u64 = 16 << 20;
+/// Most bytes of a bulk channel that are received and not read, on the longest and fastest link.
+pub const WINDOW_BYTES_MAX: u64 = 32 << 20;
+/// The same on the thinnest: what a reader may lag behind without anybody waiting for it.
+pub const WINDOW_BYTES_MIN: u64 = 1 << 20;
+/// The same as long as the link is not known.
+const WINDOW_BYTES_UNKNOWN: u64 = 4 << 20;
 /// Most bytes of a control channel that are received and not read.
 pub const CONTROL_WINDOW_BYTES: u64 = 256 << 10;
 /// Most bytes of a channel that are written and not acknowledged.
-pub const RETAINED_BYTES_MAX: u64 = WINDOW_BYTES + (4 << 20);
+pub const RETAINED_BYTES_MAX: u64 = WINDOW_BYTES_MAX + (4 << 20);
+/// The shortest time over which reading is measured.
+const TUNE_EVERY: Duration = Duration::from_millis(10);
 
-/// The window that a channel's receiver gives.
-pub fn window_bytes(label: Label) -> u64 {
+/// The window that a channel's receiver gives at first.
+fn window_bytes(label: Label) -> u64 {
     match label.class() {
         Class::Control => CONTROL_WINDOW_BYTES,
-        Class::Disk | Class::Ram => WINDOW_BYTES,
+        Class::Disk | Class::Ram => WINDOW_BYTES_UNKNOWN,
     }
 }
 
@@ -169,6 +180,10 @@ pub struct Incoming {
     buffered: VecDeque<u8>,
     received: u64,
     window: u64,
+    /// The window follows the link.
+    is_tuned: bool,
+    /// When the window was looked at last, and how far the reader was.
+    tuned: (Duration, u64),
     /// How far the other side was told that it may send.
     credit: u64,
     fin: bool,
@@ -179,7 +194,8 @@ pub struct Incoming {
 impl Incoming {
     /// Nothing received yet.
     pub fn new(label: Label) -> Self {
-        Self { window: window_bytes(label), credit: INITIAL_CREDIT_BYTES, ..Self::default() }
+        let is_tuned = label.class() != Class::Control;
+        Self { window: window_bytes(label), is_tuned, credit: INITIAL_CREDIT_BYTES, ..Self::default() }
     }
 
     /// Bytes came. Those that are here already are passed over; returns how many are new.
@@ -203,6 +219,21 @@ impl Incoming {
         self.received += fresh.len() as u64;
         self.fin |= fin;
         Ok(fresh.len())
+    }
+
+    /// Has the window follow twice what was read in a round trip: up at once, down bit by bit.
+    pub fn tune(&mut self, rtt: Duration, now: Duration) {
+        let (since, read_then) = self.tuned;
+        let elapsed = now.saturating_sub(since);
+        if !self.is_tuned || elapsed < rtt.max(TUNE_EVERY) {
+            return;
+        }
+        let read = self.received - self.buffered_bytes();
+        self.tuned = (now, read);
+        let product = (read - read_then) as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64();
+        let wanted = (2.0 * product) as u64;
+        let wanted = wanted.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        self.window = wanted.max(self.window - self.window.saturating_sub(wanted) / 8);
     }
 
     /// Takes bytes out.

@@ -15,6 +15,7 @@
 //! one in words that the older one understands. Whose key it is was settled by TLS, not here.
 
 use super::fields::{Fields, Malformed, put_text};
+use super::stripes::STRIPES_MAX;
 
 /// First bytes of every message before the frames.
 pub const MAGIC: [u8; 4] = *b"MGLK";
@@ -50,11 +51,14 @@ pub enum Purpose {
     Data = 3,
     /// Pairing by a token.
     Pair = 4,
+    /// One of several connections that are the data connection together.
+    Stripe = 5,
 }
 
 impl Purpose {
     /// Every purpose, in the order of its number.
-    pub const ALL: [Purpose; 4] = [Purpose::Begin, Purpose::Control, Purpose::Data, Purpose::Pair];
+    pub const ALL: [Purpose; 5] =
+        [Purpose::Begin, Purpose::Control, Purpose::Data, Purpose::Pair, Purpose::Stripe];
 }
 
 /// Why a hello was refused.
@@ -106,6 +110,8 @@ pub enum Message {
     Pair(Pair),
     /// The listener has stored the dialler, and says how it is reached itself.
     Paired(Reach),
+    /// The dialler says of which set of connections this one is, after the welcome.
+    Stripe(Stripe),
 }
 
 /// The dialler's first word.
@@ -161,6 +167,17 @@ pub struct Pair {
     pub reach: Reach,
 }
 
+/// A connection's place among several that are one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stripe {
+    /// Which set; the newest one counts.
+    pub set: u64,
+    /// How many they are.
+    pub count: u16,
+    /// Which of them this is, from 0.
+    pub index: u16,
+}
+
 /// The newest version that both speak.
 pub fn negotiate(ours: (u16, u16), theirs: (u16, u16)) -> Option<u16> {
     let version = ours.1.min(theirs.1);
@@ -192,6 +209,12 @@ impl Message {
             Message::Paired(reach) => {
                 reach.put(&mut body);
                 5
+            }
+            Message::Stripe(stripe) => {
+                body.extend_from_slice(&stripe.set.to_le_bytes());
+                body.extend_from_slice(&stripe.count.to_le_bytes());
+                body.extend_from_slice(&stripe.index.to_le_bytes());
+                6
             }
         };
         let mut bytes = MAGIC.to_vec();
@@ -246,10 +269,23 @@ impl Message {
             }
             4 => Message::Pair(Pair { proof: fields.array()?, reach: Reach::take(&mut fields)? }),
             5 => Message::Paired(Reach::take(&mut fields)?),
+            6 => Message::Stripe(Stripe::take(&mut fields)?),
             other => return Err(Malformed::Type("hello", other)),
         };
         fields.end()?;
         Ok(read)
+    }
+}
+
+impl Stripe {
+    fn take(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        let stripe = Self { set: fields.u64()?, count: fields.u16()?, index: fields.u16()? };
+        match (2..=STRIPES_MAX).contains(&stripe.count) && stripe.index < stripe.count {
+            true => Ok(stripe),
+            false => {
+                Err(Malformed::Field("a set of connections is too large or too small for its connection"))
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which channel sends next, and how much all of them may send.
 //!
-//! Control goes first, always: it is small and has a connection of its own. The others share the data connection by
+//! Control goes first, always: it is small and has a connection of its own. Then comes what the paused guest waits for
+//! (`prefer`), then disks, then memory; whether a disk sends deltas or bulk first is its own affair, for it is one stream. The others share the data connection by
 //! weight, so that none starves: each class has a clock that runs as fast as it sends divided by its weight, and the
 //! class whose clock is behind is next. A class that was idle starts at the others' time, not with a credit of hours.
 //!
@@ -136,6 +137,8 @@ impl Bucket {
 mod tests {
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::Schedule;
     use crate::link::{Class, Label};
 
@@ -179,6 +182,34 @@ mod tests {
         }
         let [disk, _] = serve(&mut schedule, 90);
         assert!(disk >= 70_000, "{disk}");
+    }
+
+    proptest! {
+        /// Bytes of others that a channel may have to wait for, however frames and preferences come.
+        #[test]
+        fn who_has_something_to_send_is_served_before_the_others_have_sent_much(
+            turns in proptest::collection::vec((28..=65_564u64, 0..12usize), 1..3000),
+        ) {
+            const FRAME_MAX: u64 = 65_564;
+            let all = [(1, Label::Disk(0)), (3, Label::Disk(1)), (5, Label::Ram(0)), (7, Label::Ram(1))];
+            let mut schedule = Schedule::default();
+            let mut waited = [0; 4];
+            for (bytes, preference) in turns {
+                match preference {
+                    0 => schedule.prefer(Some(Class::Ram)),
+                    1 => schedule.prefer(Some(Class::Disk)),
+                    2 => schedule.prefer(None),
+                    _ => {}
+                }
+                let id = schedule.next(all.into_iter()).unwrap();
+                let at = all.iter().position(|(other, _)| *other == id).unwrap();
+                schedule.charge(id, all[at].1, bytes);
+                waited.iter_mut().for_each(|waited| *waited += bytes);
+                waited[at] = 0;
+                // The heaviest may weigh 64 times as much; three others, and a frame of each.
+                prop_assert!(waited.iter().all(|waited| *waited <= 3 * 65 * FRAME_MAX), "{waited:?}");
+            }
+        }
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub struct Session {
     schedule: Schedule,
     goodput: Goodput,
     rtt: Option<Duration>,
+    /// A round trip of the data lane, behind what is queued there.
+    data_rtt: Option<Duration>,
     sent_bytes: u64,
     next_nonce: u64,
     over: Option<String>,
@@ -161,6 +163,7 @@ impl Session {
             schedule: Schedule::default(),
             goodput: Goodput::default(),
             rtt: None,
+            data_rtt: None,
             sent_bytes: 0,
             next_nonce: 1,
             over: None,

@@ -1,7 +1,7 @@
 //! `make bench`: measure, and write `bench/RESULTS.md`.
 //!
 //! ```text
-//! bench [--quick] [--only comparison|costs|moves] [--course lan100|wan20|bradford] [--pairs N] [--output FILE]
+//! bench [--quick] [--only comparison|costs|moves|link] [--course lan100|wan20|bradford] [--pairs N] [--output FILE]
 //! ```
 //!
 //! `--course` and `--pairs` are about moves: which of them, and how often.
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use tests::bench::comparison::{self, Effort};
 use tests::bench::costs;
+use tests::bench::link::{self, end};
 use tests::bench::moves::{self, Course};
 use tests::bench::report::{self, Part, Table};
 use tests::bench::servers::Server;
@@ -20,25 +21,32 @@ use tests::lab::Lab;
 use tests::requires::Missing;
 
 const USAGE: &str =
-    "usage: bench [--quick] [--only comparison|costs|moves] [--course NAME] [--pairs N] [--output FILE]";
+    "usage: bench [--quick] [--only comparison|costs|moves|link] [--course NAME] [--pairs N] [--output FILE]";
 
 struct Wanted {
     effort: Effort,
     comparison: bool,
     costs: bool,
     courses: Vec<Course>,
+    link: bool,
     output: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
-    let wanted = match parse(std::env::args().skip(1)) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("link-end", rest)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        // One end of a link, started by the measurement itself.
+        end::main(rest);
+        return ExitCode::SUCCESS;
+    }
+    let wanted = match parse(words.into_iter()) {
         Ok(wanted) => wanted,
         Err(why) => {
             eprintln!("{why}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match data_plane(&wanted).and_then(|()| moves(&wanted)) {
+    match data_plane(&wanted).and_then(|()| moves(&wanted)).and_then(|()| the_link(&wanted)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(missing) => {
             eprintln!("cannot measure: {missing}");
@@ -54,6 +62,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
         comparison: true,
         costs: true,
         courses: vec![Course::lan100(), Course::wan20()],
+        link: true,
         output: Some(results),
     };
     let (mut named, mut pairs) = (Vec::new(), None);
@@ -61,14 +70,17 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Wanted, String> {
         match word.as_str() {
             "--quick" => {
                 (wanted.effort, wanted.output) = (Effort::QUICK, None);
-                wanted.courses = vec![Course::quick()];
+                if !wanted.courses.is_empty() {
+                    wanted.courses = vec![Course::quick()];
+                }
             }
             "--only" => {
                 let part = words.next().unwrap_or_default();
-                if !["comparison", "costs", "moves"].contains(&part.as_str()) {
-                    return Err(format!("--only takes comparison, costs or moves, not {part:?}"));
+                if !["comparison", "costs", "moves", "link"].contains(&part.as_str()) {
+                    return Err(format!("--only takes comparison, costs, moves or link, not {part:?}"));
                 }
                 (wanted.comparison, wanted.costs) = (part == "comparison", part == "costs");
+                wanted.link = part == "link";
                 if part != "moves" {
                     wanted.courses.clear();
                 }
@@ -119,6 +131,17 @@ fn moves(wanted: &Wanted) -> Result<(), Missing> {
     }
     if !tables.is_empty() {
         tell(wanted, Part::MOVES, &moves::how(&wanted.courses), &tables);
+    }
+    Ok(())
+}
+
+fn the_link(wanted: &Wanted) -> Result<(), Missing> {
+    if wanted.link {
+        let effort = match wanted.effort.pairs == Effort::QUICK.pairs {
+            true => link::Effort::QUICK,
+            false => link::Effort::FULL,
+        };
+        tell(wanted, Part::LINK, &link::how(effort), &link::run(effort)?);
     }
     Ok(())
 }

@@ -267,15 +267,11 @@ impl Simulation {
         self.heard = (false, false);
         self.has_begun = true;
         match recover::source(&records, name(number)) {
-            AtSource::Nothing => {}
             AtSource::Retry if machine == Machine::Gone => {
                 self.state.source.disk.sealed = 0;
                 self.state.promise(Step::RolledBack);
             }
-            AtSource::Retry => self.migration = Some(Migration::again(LIMITS, self.now)),
-            AtSource::Ask | AtSource::Finish => {
-                self.migration = Some(Migration::in_doubt(LIMITS, self.now));
-            }
+            next => self.migration = Migration::taken_up(next, LIMITS, self.now),
         }
         self.act();
     }

@@ -203,16 +203,10 @@ impl State {
             AtSource::Retry => Doing::RollingBack { again: true },
             AtSource::Finish => Doing::Finishing,
             // What the operator said was promised and is perhaps not done.
-            AtSource::Nothing if self.was_taken_back_last() && rules.operators_word_is_carried_out => {
-                Doing::RollingBack { again: false }
-            }
-            AtSource::Nothing => Doing::Idle,
+            AtSource::RollBack if rules.operators_word_is_carried_out => Doing::RollingBack { again: false },
+            AtSource::RollBack | AtSource::Nothing => Doing::Idle,
         };
         self.source.daemon = Some(doing);
-    }
-
-    fn was_taken_back_last(&self) -> bool {
-        self.source.number > 0 && self.source.journal.last(self.source.number) == Some(Step::TakenBack)
     }
 
     /// The guest has no machine, and may be started here from its disk.

@@ -1,9 +1,13 @@
 //! Runs one connection of a link: what comes goes into the session, what it wants to send goes out.
+//!
+//! Where several connections are one, each has its sender and its receiver. A sender takes the next record when its own
+//! connection can take it; receivers put the records in order (`link::stripes`). All live and die together.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::shared::Shared;
@@ -11,30 +15,37 @@ use crate::io::tls::greeting::Secured;
 use crate::io::tls::socket::Knobs;
 use crate::link::Lane;
 use crate::link::session::Next;
+use crate::link::stripes::{Merge, RECORD_HEADER_BYTES, read_header};
 use crate::link::wire::{BODY_BYTES_MAX, Frame, HEADER_BYTES, Header};
 
 /// Bytes that are read at once; room for a few of the longest frames.
 const READ_BYTES: usize = 4 * (BODY_BYTES_MAX + HEADER_BYTES);
+/// The least that the kernel may hold unsent on one of several connections.
+const SHARE_BYTES_MIN: u64 = 16 << 10;
 
-/// Gives a lane its connection, and runs it in a task of its own.
-pub(super) fn start(shared: &Arc<Shared>, lane: Lane, secured: Secured) {
-    let Secured { stream, knobs, .. } = secured;
-    let (epoch, bell) = shared.attach(lane, knobs.congestion_control());
-    if let Some(warning) = knobs.warning() {
-        tracing::warn!(peer = shared.peer, %lane, "{warning}");
-        shared.with(|state, _| {
-            if !state.warnings.contains(&warning) {
-                state.warnings.push(warning);
-            }
-        });
-    }
-    let connection = Connection { shared: shared.clone(), lane, epoch };
+/// Gives a lane its connection, or several that are one, and runs it in a task of its own.
+pub(super) fn start(shared: &Arc<Shared>, lane: Lane, connections: Vec<Secured>) {
+    let count = connections.len();
+    let control = connections.first().map_or("", |first| first.knobs.congestion_control());
+    let named = if count == 1 { control.to_owned() } else { format!("{count} × {control}") };
+    let (epoch, bell) = shared.attach(lane, &named);
+    let stripes =
+        (count > 1).then(|| Stripes { merge: Mutex::new(Merge::new(count)), moved: Notify::new(), count });
+    let connection = Arc::new(Connection { shared: shared.clone(), lane, epoch, bell, stripes });
     let task = tokio::spawn(async move {
-        let (reader, writer) = tokio::io::split(stream);
-        let why = tokio::select! {
-            why = connection.receive(reader) => why,
-            why = connection.send(writer, bell, knobs) => why,
-        };
+        let mut parts = JoinSet::new();
+        for (index, secured) in connections.into_iter().enumerate() {
+            parts.spawn(connection.clone().run(index, secured));
+        }
+        // One that fails takes the others with it; those that end in order wait for each other.
+        let mut why = "the other side closed it".to_owned();
+        while let Some(ended) = parts.join_next().await {
+            if let Err(lost) = ended.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+                why = lost;
+                break;
+            }
+        }
+        drop(parts);
         connection.shared.lose(connection.lane, connection.epoch, &why);
     });
     shared.set_task(lane, epoch, task.abort_handle());
@@ -44,32 +55,121 @@ struct Connection {
     shared: Arc<Shared>,
     lane: Lane,
     epoch: u64,
+    bell: Arc<Notify>,
+    stripes: Option<Stripes>,
+}
+
+/// What the connections of a lane have in common, where it has several.
+struct Stripes {
+    merge: Mutex<Merge>,
+    /// Records were handed on: there is room again.
+    moved: Notify,
+    count: usize,
 }
 
 impl Connection {
-    /// Reads until the end, and says why that was.
-    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> String {
+    /// Runs one connection to its end. An error: it was not meant to end.
+    async fn run(self: Arc<Self>, index: usize, secured: Secured) -> Result<(), String> {
+        let Secured { stream, knobs, .. } = secured;
+        let (reader, writer) = tokio::io::split(stream);
+        match &self.stripes {
+            None => tokio::select! {
+                ended = self.receive(reader) => ended,
+                ended = self.send(writer, knobs) => ended,
+            },
+            Some(stripes) => tokio::select! {
+                ended = self.receive_records(index, stripes, reader) => ended,
+                ended = self.send(writer, knobs) => ended,
+            },
+        }
+    }
+
+    /// Reads until the end.
+    async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> Result<(), String> {
         let mut buffer = vec![0; READ_BYTES];
         let mut held = 0;
         loop {
             match reader.read(&mut buffer[held..]).await {
-                Ok(0) => return "the other side closed it".to_owned(),
+                Ok(0) => return Ok(()),
                 Ok(count) => held += count,
-                Err(error) => return error.to_string(),
+                Err(error) => return Err(error.to_string()),
             }
             match self.handle(&buffer[..held]) {
                 Ok(used) => {
                     buffer.copy_within(used..held, 0);
                     held -= used;
                 }
-                Err(why) => {
-                    tracing::error!(peer = self.shared.peer, lane = %self.lane, "{why}");
-                    self.shared.with(|state, _| state.session.close(&why));
-                    // The sender tells the other side; this direction is of no more use.
-                    std::future::pending::<()>().await;
-                }
+                Err(why) => return self.breach(&why).await,
             }
         }
+    }
+
+    /// Reads the records of one of several connections until its end, and hands on what is next of all of them.
+    async fn receive_records(
+        &self,
+        index: usize,
+        stripes: &Stripes,
+        mut reader: impl AsyncRead + Unpin,
+    ) -> Result<(), String> {
+        loop {
+            let mut header = [0; RECORD_HEADER_BYTES];
+            match reader.read(&mut header[..1]).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            reader.read_exact(&mut header[1..]).await.map_err(|error| error.to_string())?;
+            let (number, bytes) = match read_header(&header) {
+                Ok(read) => read,
+                Err(malformed) => return self.breach(&malformed.to_string()).await,
+            };
+            let mut body = vec![0; bytes];
+            reader.read_exact(&mut body).await.map_err(|error| error.to_string())?;
+            if let Err(why) = self.handle_record(index, stripes, number, body) {
+                return self.breach(&why).await;
+            }
+            self.wait_for_room(index, stripes).await;
+        }
+    }
+
+    fn handle_record(
+        &self,
+        index: usize,
+        stripes: &Stripes,
+        number: u64,
+        body: Vec<u8>,
+    ) -> Result<(), String> {
+        // Held while frames are handled, or another connection would overtake them.
+        let mut merge = stripes.locked();
+        merge.handle_record(index, number, body).map_err(|error| error.to_string())?;
+        while let Some(frames) = merge.take() {
+            if self.handle(&frames)? != frames.len() {
+                return Err("a record ends within a frame".to_owned());
+            }
+        }
+        stripes.moved.notify_waiters();
+        Ok(())
+    }
+
+    /// Waits while too much is held that came too early here.
+    async fn wait_for_room(&self, index: usize, stripes: &Stripes) {
+        loop {
+            let moved = stripes.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            if stripes.locked().may_read(index) {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// The other side did what it must not: the link is over.
+    async fn breach(&self, why: &str) -> Result<(), String> {
+        tracing::error!(peer = self.shared.peer, lane = %self.lane, "{why}");
+        self.shared.with(|state, _| state.session.close(why));
+        // The sender tells the other side; this direction is of no more use.
+        std::future::pending().await
     }
 
     /// Handles the whole frames in `bytes`, and says how many bytes they were.
@@ -90,31 +190,48 @@ impl Connection {
         Ok(used)
     }
 
-    /// Sends until the link or the connection is over, and says why that was.
-    async fn send(&self, mut writer: impl AsyncWrite + Unpin, bell: Arc<Notify>, mut knobs: Knobs) -> String {
+    /// Sends until the link or the connection is over.
+    async fn send(&self, mut writer: impl AsyncWrite + Unpin, mut knobs: Knobs) -> Result<(), String> {
         let mut out = Vec::with_capacity(BODY_BYTES_MAX + 4096);
         loop {
             out.clear();
-            let (next, unsent_bytes) = self.shared.poll_frame(self.lane, self.epoch, &mut out);
+            let (next, unsent_bytes) = match &self.stripes {
+                None => self.shared.poll_frame(self.lane, self.epoch, &mut out),
+                Some(_) => self.shared.poll_record(self.lane, self.epoch, &mut out),
+            };
+            if self.stripes.is_some() && matches!(next, Next::Frames | Next::Over) {
+                // One bell for all: whoever has got something lets the next one look.
+                self.bell.notify_one();
+            }
             match next {
                 Next::Frames => {
-                    knobs.set_unsent(unsent_bytes);
+                    knobs.set_unsent(self.share_of(unsent_bytes));
                     // The next frame is picked when the kernel has taken this one: so the choice is never stale.
-                    if let Err(error) = write(&mut writer, &out).await {
-                        return error.to_string();
-                    }
+                    write(&mut writer, &out).await.map_err(|error| error.to_string())?;
                 }
-                Next::Idle => bell.notified().await,
+                Next::Idle => self.bell.notified().await,
                 Next::Wait(until) => {
                     let pause = until.saturating_sub(self.shared.now());
-                    let _ = timeout(pause, bell.notified()).await;
+                    let _ = timeout(pause, self.bell.notified()).await;
                 }
                 Next::Over => {
                     let _ = writer.shutdown().await;
-                    return "the link is over".to_owned();
+                    return Ok(());
                 }
             }
         }
+    }
+
+    /// What the kernel may hold on one of the connections.
+    fn share_of(&self, unsent_bytes: u64) -> u64 {
+        let count = self.stripes.as_ref().map_or(1, |stripes| stripes.count as u64);
+        (unsent_bytes / count).max(SHARE_BYTES_MIN)
+    }
+}
+
+impl Stripes {
+    fn locked(&self) -> MutexGuard<'_, Merge> {
+        self.merge.lock().expect("nobody panics with the records in hand")
     }
 }
 

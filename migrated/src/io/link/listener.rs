@@ -4,7 +4,7 @@
 //! their hello, each for a few seconds. A link is handed out when both of its connections stand; until then nothing is
 //! started for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::io::tls::acceptor;
 use crate::io::tls::greeting::{Secured, answer, refuse};
 use crate::link::Lane;
 use crate::link::error::LinkError;
-use crate::link::hello::{Hello, LinkId, Message, Purpose, RefusalCode, Refused, Welcome, negotiate};
+use crate::link::hello::{Hello, LinkId, Message, Purpose, RefusalCode, Refused, Stripe, Welcome, negotiate};
 use crate::link::session::Side;
 
 /// Most connections that have not finished their hello.
@@ -57,6 +57,27 @@ struct Known {
     shared: Weak<Shared>,
     /// Not handed out yet: its data connection is missing.
     begun: Option<Link>,
+    /// The newest set of connections that are to be the data connection together, as far as they are here.
+    gathered: Gathered,
+}
+
+#[derive(Default)]
+struct Gathered {
+    set: u64,
+    connections: BTreeMap<u16, Secured>,
+}
+
+impl Gathered {
+    /// Takes a connection in; the whole set, if it was the last one missing.
+    fn add(&mut self, stripe: Stripe, secured: Secured) -> Option<Vec<Secured>> {
+        if self.set != stripe.set {
+            // The dialler has given the old ones up.
+            *self = Self { set: stripe.set, ..Self::default() };
+        }
+        self.connections.insert(stripe.index, secured);
+        let is_whole = self.connections.len() == usize::from(stripe.count);
+        is_whole.then(|| std::mem::take(&mut self.connections).into_values().collect())
+    }
 }
 
 impl LinkListener {
@@ -150,7 +171,8 @@ impl Door {
         address: SocketAddr,
         data_only: bool,
     ) -> Result<(), LinkError> {
-        let (mut secured, message) = answer(&self.acceptor, tcp, address).await?;
+        let (mut secured, message) =
+            answer(&self.acceptor, &self.config.congestion_control, tcp, address).await?;
         let result = match message {
             Message::Hello(hello) => self.judge(&hello, &secured, data_only).map(|peer| (hello, peer)),
             other => Err(Refused {
@@ -182,7 +204,7 @@ impl Door {
             );
             return refused(RefusalCode::Version, text);
         }
-        if data_only && hello.purpose != Purpose::Data {
+        if data_only && !matches!(hello.purpose, Purpose::Data | Purpose::Stripe) {
             let text = format!("this address of {us} takes data connections only");
             return refused(RefusalCode::WrongAddress, text);
         }
@@ -240,9 +262,16 @@ impl Door {
         let address = secured.address;
         let hung_up = |error| LinkError::Unreachable(format!("{address} hung up: {error}"));
         secured.say(&self.welcome(hello)).await.map_err(hung_up)?;
-        let lane = if hello.purpose == Purpose::Data { Lane::Data } else { Lane::Control };
-        tracing::info!(peer = shared.peer, %address, %lane, "connected");
-        lane::start(&shared, lane, secured);
+        let (lane, connections) = match hello.purpose {
+            Purpose::Stripe => match self.gather(&key, secured).await? {
+                Some(connections) => (Lane::Data, connections),
+                None => return Ok(()),
+            },
+            Purpose::Data => (Lane::Data, vec![secured]),
+            _ => (Lane::Control, vec![secured]),
+        };
+        tracing::info!(peer = shared.peer, %address, %lane, connections = connections.len(), "connected");
+        lane::start(&shared, lane, connections);
         if lane == Lane::Data {
             let begun = self.locked().get_mut(&key).and_then(|known| known.begun.take());
             if let Some(link) = begun
@@ -252,6 +281,22 @@ impl Door {
             }
         }
         Ok(())
+    }
+
+    /// Puts a connection to those of its set; all of them, when the last is here.
+    async fn gather(
+        &self,
+        key: &(Spki, LinkId),
+        mut secured: Secured,
+    ) -> Result<Option<Vec<Secured>>, LinkError> {
+        let address = secured.address;
+        let stripe = match secured.hear().await? {
+            Message::Stripe(stripe) => stripe,
+            other => {
+                return Err(LinkError::Garbage(format!("{address} says {other:?} instead of its place")));
+            }
+        };
+        Ok(self.locked().get_mut(key).and_then(|known| known.gathered.add(stripe, secured)))
     }
 
     fn begin(self: &Arc<Self>, key: (Spki, LinkId), peer: String) -> Result<Arc<Shared>, Refused> {
@@ -269,7 +314,10 @@ impl Door {
         let shared = Shared::new(Side::Listener, peer, limit, self.config.resume_for);
         spawn_clock(&shared);
         let link = Link::new(shared.clone());
-        known.insert(key, Known { shared: Arc::downgrade(&shared), begun: Some(link) });
+        known.insert(
+            key,
+            Known { shared: Arc::downgrade(&shared), begun: Some(link), gathered: Gathered::default() },
+        );
         let door = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(DATA_WITHIN).await;

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use crate::link::Lane;
 use crate::link::error::LinkError;
 use crate::link::session::{Event, Next, Session, Side};
+use crate::link::stripes;
 
 /// One connection's place: replaced when another takes it.
 #[derive(Default)]
@@ -22,6 +23,8 @@ pub(super) struct Berth {
     pub wake: Arc<Notify>,
     pub task: Option<AbortHandle>,
     pub congestion_control: String,
+    /// Records that left on a connection of several parts.
+    pub records: u64,
     pub down_since: Option<Duration>,
 }
 
@@ -151,6 +154,7 @@ impl Shared {
             berth.wake = Arc::new(Notify::new());
             berth.down_since = None;
             berth.congestion_control = congestion_control.to_owned();
+            berth.records = 0;
             let place = (berth.epoch, berth.wake.clone());
             state.session.attach(lane, now);
             place
@@ -184,6 +188,33 @@ impl Shared {
             (next, session.socket_unsent_bytes())
         });
         next.unwrap_or((Next::Over, 0))
+    }
+
+    /// The same as a record, for a connection of several parts. Numbers follow the order of the frames.
+    pub fn poll_record(&self, lane: Lane, epoch: u64, out: &mut Vec<u8>) -> (Next, u64) {
+        self.with(|state, now| {
+            let berth = &mut state.berths[lane as usize];
+            if berth.epoch != epoch {
+                return (Next::Over, 0);
+            }
+            stripes::begin(out);
+            let next = state.session.poll_frame(lane, now, out);
+            if next == Next::Frames {
+                stripes::seal(out, berth.records);
+                berth.records += 1;
+            }
+            (next, state.session.socket_unsent_bytes())
+        })
+    }
+
+    /// Something worth knowing, said once.
+    pub fn warn(&self, warning: String) {
+        self.with(|state, _| {
+            if !state.warnings.contains(&warning) {
+                tracing::warn!(peer = self.peer, "{warning}");
+                state.warnings.push(warning);
+            }
+        });
     }
 
     /// A connection has ended.

@@ -25,6 +25,7 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
+use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Options {
     pub max_downtime: Duration,
     /// Memory starts when what is left of the disks takes this long.
     pub ram_start: Duration,
+    /// What carries the link; none: as this host is configured.
+    #[serde(default)]
+    pub transport: Option<Transport>,
 }
 
 /// What of a migration the daemon after this one has to know; the journal says how far it came.

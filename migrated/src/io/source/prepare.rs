@@ -9,14 +9,16 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::context::Context;
+use crate::api::{Failure, FailureCode, Send};
 use crate::io::host::boot_digests;
-use crate::io::link::Link;
+use crate::io::link::{Link, LinkConfig};
 use crate::io::peer_channel::{PeerClient, PeerError};
 use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
 use crate::quantity;
+use crate::transport::Transport;
 
 /// Between two attempts to make a link that was lost, or to reach a destination that may have the guest.
 pub const REDIAL: [Duration; 5] = [
@@ -26,6 +28,13 @@ pub const REDIAL: [Duration; 5] = [
     Duration::from_secs(2),
     Duration::from_secs(5),
 ];
+
+/// What shall carry the link, if that was said.
+pub fn transport(send: &Send) -> Result<Option<Transport>, Failure> {
+    send.transport.as_deref().map(Transport::parse).transpose().map_err(|error| {
+        Failure::new(FailureCode::BadRequest, format!("transport: {error}"), "see `migrated send --help`")
+    })
+}
 
 /// Looks at the guest and its disks.
 pub async fn inspect(context: &Arc<Context>) -> Result<()> {
@@ -78,7 +87,8 @@ pub async fn reconnect(context: &Arc<Context>) -> Result<()> {
 /// Makes the link and its control channel.
 pub async fn connect(context: &Arc<Context>) -> Result<()> {
     let limit = context.handle.bandwidth();
-    let config = context.site.link_config(*limit.borrow());
+    let transport = context.options.transport.clone();
+    let config = LinkConfig { transport, ..context.site.link_config(*limit.borrow()) };
     let link = Link::dial(&config, &context.peer).await?;
     let (client, notices) = control(&link).await?;
     for warning in link.warnings() {

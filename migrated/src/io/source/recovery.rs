@@ -77,8 +77,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         Failure::new(FailureCode::NotFound, message, "pair it again, and restart this daemon")
     })?;
     let guest = claim.known().record.guest;
-    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
-    status.link.limit_bytes_per_s = bandwidth_bytes_per_s;
+    let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(bandwidth_bytes_per_s);
     let handle = site.migrations.begin(status)?;
     let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
     {

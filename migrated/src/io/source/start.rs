@@ -29,9 +29,10 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         wan: send.wan,
         max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
         ram_start: Duration::from_millis(defaults.ram_start_ms),
+        transport: prepare::transport(&send)?,
     };
-    let mut status = Status::new(&id, &guest.name, &site.config.name, &peer.name);
-    status.link.limit_bytes_per_s = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let limit = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
+    let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(limit);
     let handle = site.migrations.begin(status)?;
     let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
     if send.dry_run {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::context::Context;
-use super::memory;
+use super::{memory, prepare};
 use crate::migration::Event;
 use crate::peer::Request;
 use crate::phase::Phase;
@@ -29,8 +29,9 @@ const MIRRORED_EVERY: u32 = 10;
 /// Compression is not believed to be better than this when what is left is counted.
 const RATIO_MAX: f64 = 4.0;
 
-/// Looks until the migration ends.
+/// Looks until the migration ends; beside it, the link keeps to the bandwidth that the operator allows.
 pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
+    context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
     let mut eyes = Eyes::default();
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! Making one connection: TCP, TLS, the hello and its answer, all within a time, and every failure in words.
+//! Making one connection: TCP or a program, TLS, the hello and its answer, all within a time, and every failure in words.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,19 +10,21 @@ use tokio_rustls::TlsStream;
 
 use super::socket::{Knobs, connect};
 use super::{Pin, connector, exporter, peer_key, server_name};
+use crate::io::carrier::{Carrier, Program};
 use crate::io::keys::{Keys, Spki, fingerprint};
 use crate::link::error::LinkError;
 use crate::link::hello::{Message, PREFIX_BYTES, Refused};
+use crate::transport::Transport;
 
 /// A connection whose other side has proved its key.
 pub struct Secured {
     /// The connection.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: TlsStream<Carrier>,
     /// Its knobs.
     pub knobs: Knobs,
     /// The other side's key.
     pub peer_key: Spki,
-    /// The other side's address.
+    /// The other side's address; where a program carries the connection, the one that it stands for.
     pub address: SocketAddr,
 }
 
@@ -54,6 +56,10 @@ pub struct Dial<'a> {
     pub keys: &'a Keys,
     /// Whom it accepts.
     pub pin: Pin,
+    /// What carries it.
+    pub transport: &'a Transport,
+    /// The congestion control that is asked for.
+    pub congestion_control: &'a str,
     /// Where to.
     pub to: SocketAddr,
     /// From which address; none: the kernel picks.
@@ -65,15 +71,38 @@ pub struct Dial<'a> {
 }
 
 impl Dial<'_> {
+    /// Connects, by whatever carries it.
+    async fn carrier(&self) -> std::io::Result<(Carrier, Knobs)> {
+        match self.transport {
+            Transport::Tcp => {
+                let tcp = connect(self.to, self.from).await?;
+                let knobs = Knobs::set_up(&tcp, self.congestion_control)?;
+                Ok((Carrier::Tcp(tcp), knobs))
+            }
+            Transport::Exec(words) => {
+                let program = Program::start(words)?;
+                Ok((Carrier::Program(program), Knobs::none(&words[0])))
+            }
+        }
+    }
+
+    /// The other end, for messages.
+    fn place(&self) -> String {
+        match self.transport {
+            Transport::Tcp => self.to.to_string(),
+            Transport::Exec(words) => format!("the other end of {}", words[0]),
+        }
+    }
+
     /// Connects and proves both keys.
     async fn secure(&self) -> Result<Secured, LinkError> {
         let to = self.to;
-        let unreachable = |error| LinkError::Unreachable(format!("{} at {to}: {error}", self.whom));
-        let tcp = connect(to, self.from).await.map_err(unreachable)?;
-        let knobs = Knobs::set_up(&tcp).map_err(unreachable)?;
+        let unreachable =
+            |error| LinkError::Unreachable(format!("{} at {}: {error}", self.whom, self.place()));
+        let (carrier, knobs) = self.carrier().await.map_err(unreachable)?;
         let tls = connector(self.keys, self.pin.clone());
         let tls = tls.map_err(|error| LinkError::Local(format!("this host's key does not work: {error}")))?;
-        let stream = tls.connect(server_name(), tcp).await.map_err(|error| self.tls_error(&error))?;
+        let stream = tls.connect(server_name(), carrier).await.map_err(|error| self.tls_error(&error))?;
         let key = peer_key(stream.get_ref().1);
         let peer_key = key.ok_or_else(|| LinkError::Garbage(format!("{to} shows no key")))?;
         Ok(Secured { stream: stream.into(), knobs, peer_key, address: to })
@@ -90,7 +119,7 @@ impl Dial<'_> {
                 Ok(answer) => Ok((secured, answer)),
                 Err(error) => Err(match said {
                     Ok(()) => error,
-                    Err(said) => LinkError::Unreachable(format!("{} at {}: {said}", self.whom, self.to)),
+                    Err(said) => LinkError::Unreachable(format!("{} at {}: {said}", self.whom, self.place())),
                 }),
             }
         };
@@ -98,7 +127,7 @@ impl Dial<'_> {
             LinkError::TimedOut(format!(
                 "{} at {} does not answer within {} s",
                 self.whom,
-                self.to,
+                self.place(),
                 self.within.as_secs_f32()
             ))
         };
@@ -106,7 +135,7 @@ impl Dial<'_> {
     }
 
     fn tls_error(&self, error: &std::io::Error) -> LinkError {
-        let (whom, to) = (self.whom, self.to);
+        let (whom, to) = (self.whom, self.place());
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(rustls::Error::InvalidCertificate(_)) => LinkError::WrongKey(format!(
@@ -162,12 +191,13 @@ pub async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), refused:
 /// Accepts TLS on a connection and reads the first message.
 pub async fn answer(
     acceptor: &tokio_rustls::TlsAcceptor,
+    congestion_control: &str,
     tcp: TcpStream,
     address: SocketAddr,
 ) -> Result<(Secured, Message), LinkError> {
     let unreachable = |error: std::io::Error| LinkError::Unreachable(format!("{address} hung up: {error}"));
-    let knobs = Knobs::set_up(&tcp).map_err(unreachable)?;
-    let stream = acceptor.accept(tcp).await.map_err(|error| accept_error(address, &error))?;
+    let knobs = Knobs::set_up(&tcp, congestion_control).map_err(unreachable)?;
+    let stream = acceptor.accept(Carrier::Tcp(tcp)).await.map_err(|error| accept_error(address, &error))?;
     let key = peer_key(stream.get_ref().1);
     let peer_key = key.ok_or_else(|| LinkError::Garbage(format!("{address} shows no key")))?;
     let mut secured = Secured { stream: stream.into(), knobs, peer_key, address };

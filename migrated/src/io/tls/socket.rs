@@ -1,4 +1,5 @@
-//! How a TCP connection of the link is set up: BBR, little unsent data in the kernel, no delay, dead peers noticed.
+//! How a TCP connection of the link is set up: congestion control, little unsent data in the kernel, no delay, dead peers
+//! noticed. A connection that is not TCP has nothing to be set.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -7,32 +8,46 @@ use std::time::Duration;
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// The congestion control that a lossy link needs.
-const BBR: &str = "bbr";
 /// What is in flight and not acknowledged after this long has no peer.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A second handle of a connection, to turn its knobs while TLS has the first.
 #[derive(Debug)]
 pub struct Knobs {
-    socket: Socket,
+    /// None: not a connection of TCP.
+    socket: Option<Socket>,
     unsent_bytes: u64,
     congestion_control: String,
 }
 
+/// The congestion control that a connection would get if it asked for `wanted`: not to be had without the module or the
+/// permission, so it is read back and never assumed.
+pub fn congestion_control(wanted: &str) -> std::io::Result<String> {
+    let socket = TcpSocket::new_v4()?;
+    ask_for(&SockRef::from(&socket), wanted)
+}
+
+fn ask_for(socket: &SockRef<'_>, wanted: &str) -> std::io::Result<String> {
+    let _ = socket.set_tcp_congestion(wanted.as_bytes());
+    let name = socket.tcp_congestion()?;
+    Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
+}
+
 impl Knobs {
     /// Sets a fresh connection up.
-    pub fn set_up(stream: &TcpStream) -> std::io::Result<Self> {
-        let socket = SockRef::from(stream).try_clone()?;
+    pub fn set_up(stream: &TcpStream, wanted: &str) -> std::io::Result<Self> {
+        let socket = SockRef::from(stream);
         stream.set_nodelay(true)?;
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-        // Not to be had without the module or the permission; read back, never assumed.
-        let _ = socket.set_tcp_congestion(BBR.as_bytes());
-        let name = socket.tcp_congestion().unwrap_or_default();
-        let congestion_control = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
-        let mut knobs = Self { socket, unsent_bytes: 0, congestion_control };
+        let congestion_control = ask_for(&socket, wanted)?;
+        let mut knobs = Self { socket: Some(socket.try_clone()?), unsent_bytes: 0, congestion_control };
         knobs.set_unsent(128 << 10);
         Ok(knobs)
+    }
+
+    /// Of a connection that a program carries.
+    pub fn none(program: &str) -> Self {
+        Self { socket: None, unsent_bytes: 0, congestion_control: format!("by {program}") }
     }
 
     /// Lets the kernel hold about so many bytes that are not sent yet.
@@ -40,24 +55,15 @@ impl Knobs {
         // Small changes are not worth a system call.
         if bytes.abs_diff(self.unsent_bytes) * 4 > self.unsent_bytes {
             self.unsent_bytes = bytes;
-            let _ = self.socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX));
+            if let Some(socket) = &self.socket {
+                let _ = socket.set_tcp_notsent_lowat(u32::try_from(bytes).unwrap_or(u32::MAX));
+            }
         }
     }
 
-    /// The congestion control in use.
+    /// The congestion control in use, or who else sees to it.
     pub fn congestion_control(&self) -> &str {
         &self.congestion_control
-    }
-
-    /// What is worth knowing about it.
-    pub fn warning(&self) -> Option<String> {
-        (self.congestion_control != BBR).then(|| {
-            format!(
-                "bbr is not to be had, {} is used: on a lossy link it carries a small part of the rate \
-                 (modprobe tcp_bbr; sysctl net.ipv4.tcp_allowed_congestion_control)",
-                self.congestion_control
-            )
-        })
     }
 }
 

@@ -1,7 +1,14 @@
 //! Offsets, credit and ends of one channel, rule by rule.
 
-use super::{INITIAL_CREDIT_BYTES, Incoming, Outgoing, RETAINED_BYTES_MAX, Violation, WINDOW_BYTES};
+use std::time::Duration;
+
+use super::{
+    INITIAL_CREDIT_BYTES, Incoming, Outgoing, RETAINED_BYTES_MAX, Violation, WINDOW_BYTES_MAX,
+    WINDOW_BYTES_MIN, WINDOW_BYTES_UNKNOWN as WINDOW_BYTES,
+};
 use crate::link::Label;
+
+mod accounting;
 
 fn sent(out: &mut Outgoing, max: usize) -> (u64, bool, Vec<u8>) {
     let (offset, fin, (first, second)) = out.next(max);
@@ -122,4 +129,57 @@ fn who_reads_no_more_still_gives_credit() {
     incoming.abandon();
     incoming.handle_data(0, false, &[0; 1000]).unwrap();
     assert_eq!((incoming.buffered_bytes(), incoming.give_credit()), (0, WINDOW_BYTES + 1000));
+}
+
+/// Reads `bytes` in a round trip of 50 ms, `count` times, and says what credit there is beyond what was read.
+fn window_after(incoming: &mut Incoming, now: &mut Duration, bytes: u64, count: usize) -> u64 {
+    let rtt = Duration::from_millis(50);
+    let block = vec![0; bytes as usize];
+    for _ in 0..count {
+        *now += rtt;
+        incoming.handle_data(incoming.received(), false, &block).unwrap();
+        while incoming.read(&mut vec![0; 1 << 20]) > 0 {}
+        incoming.tune(rtt, *now);
+        incoming.give_credit();
+    }
+    incoming.give_credit() - incoming.received()
+}
+
+#[test]
+fn the_window_follows_what_is_read_in_a_round_trip_within_its_bounds() {
+    let mut incoming = Incoming::new(Label::Disk(0));
+    let mut now = Duration::from_secs(1);
+    incoming.give_credit();
+    // 5 Mbit/s: a thin link comes down to the least.
+    let thin = window_after(&mut incoming, &mut now, 31_250, 200);
+    assert!((WINDOW_BYTES_MIN..WINDOW_BYTES_MIN + 1000).contains(&thin), "{thin}");
+    // 200 Mbit/s are 1.25 MB in 50 ms.
+    assert_eq!(window_after(&mut incoming, &mut now, 1_000_000, 1), 2_000_000);
+    // As fast as the window lets it: doubled with each round trip.
+    let mut window = 2_000_000;
+    for _ in 0..10 {
+        window = window_after(&mut incoming, &mut now, window, 1);
+    }
+    assert_eq!(window, WINDOW_BYTES_MAX);
+    // Credit that was given stays; a slower link gives no more until that is used up.
+    assert!(window_after(&mut incoming, &mut now, 31_250, 1200) < WINDOW_BYTES_MIN + 1000);
+}
+
+#[test]
+fn a_stalled_reader_and_a_control_channel_gain_no_window() {
+    let mut incoming = Incoming::new(Label::Ram(0));
+    let (rtt, mut now) = (Duration::from_millis(50), Duration::from_secs(1));
+    incoming.give_credit();
+    while incoming.handle_data(incoming.received(), false, &[0; 1 << 18]).is_ok() {
+        now += rtt;
+        incoming.tune(rtt, now);
+        incoming.give_credit();
+    }
+    assert!(incoming.buffered_bytes() <= WINDOW_BYTES);
+    let mut control = Incoming::new(Label::Control);
+    let given = control.give_credit();
+    control.handle_data(0, false, &[0; 1000]).unwrap();
+    control.read(&mut [0; 1000]);
+    control.tune(rtt, now);
+    assert_eq!(control.give_credit(), given + 1000);
 }

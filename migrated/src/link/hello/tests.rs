@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     HELLO_BODY_BYTES_MAX, Hello, MAGIC, Message, PREFIX_BYTES, Pair, Purpose, REASON_BYTES_MAX, Reach,
-    RefusalCode, Refused, Welcome, negotiate,
+    RefusalCode, Refused, Stripe, Welcome, negotiate,
 };
 use crate::link::wire::Malformed;
 
@@ -31,15 +31,26 @@ fn the_shape_of_a_hello_never_changes() {
     assert_eq!(hex(&refused.encode()), GOLDEN_REFUSED);
 }
 
+#[test]
+fn a_place_in_a_set_has_golden_bytes_and_bounds() {
+    let stripe = Stripe { set: 0x0102_0304_0506_0708, count: 8, index: 7 };
+    assert_eq!(hex(&Message::Stripe(stripe).encode()), GOLDEN_STRIPE);
+    for (count, index) in [(0, 0), (1, 0), (17, 0), (8, 8)] {
+        let refused = Message::decode(&Message::Stripe(Stripe { count, index, ..stripe }).encode());
+        assert!(matches!(refused, Err(Malformed::Field(_))), "{count}, {index}: {refused:?}");
+    }
+}
+
 const GOLDEN_HELLO: &str =
     "4d474c4b010020000100030003000000abababababababababababababababab0600736974652d610bf18361";
 const GOLDEN_WELCOME: &str = "4d474c4b0200070001000000010062f6d9909b";
+const GOLDEN_STRIPE: &str = "4d474c4b06000c0008070605040302010800070099aed79b";
 const GOLDEN_REFUSED: &str = "4d474c4b03000600020002006e6fa0ececcb";
 
 proptest! {
     #[test]
     fn every_message_is_read_as_it_was_written(
-        kind in 0..5u8, versions: (u16, u16), purpose in 0..4usize, link: [u8; 16], code in 0..8usize,
+        kind in 0..6u8, versions: (u16, u16), purpose in 0..5usize, link: [u8; 16], code in 0..8usize,
         name in "[a-z.-]{0,40}", text in ".{0,60}", proof: [u8; 32],
     ) {
         let reach = Reach { name: name.clone(), address: "192.0.2.1:4801".into(), data_address: String::new() };
@@ -50,7 +61,8 @@ proptest! {
             1 => Message::Welcome(Welcome { version: versions.0, name }),
             2 => Message::Refused(Refused { code: RefusalCode::ALL[code], text }),
             3 => Message::Pair(Pair { proof, reach }),
-            _ => Message::Paired(reach),
+            4 => Message::Paired(reach),
+            _ => Message::Stripe(Stripe { set: u64::from(versions.0), count: 2 + versions.1 % 15, index: versions.1 % 2 }),
         };
         prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
     }

@@ -13,7 +13,7 @@ impl Session {
         match *frame {
             Frame::Open { channel, label, credit } => self.handle_open(lane, channel, label, credit),
             Frame::Data { channel, offset, fin, bytes } => {
-                self.handle_data(lane, channel, offset, fin, bytes)
+                self.handle_data(lane, channel, (offset, fin, bytes), now)
             }
             Frame::Ack { channel, received, fin, credit } => {
                 self.handle_ack(lane, channel, received, fin, credit, now)
@@ -80,9 +80,8 @@ impl Session {
         &mut self,
         lane: Lane,
         id: u32,
-        offset: u64,
-        fin: bool,
-        bytes: &[u8],
+        (offset, fin, bytes): (u64, bool, &[u8]),
+        now: Duration,
     ) -> Result<(), Breach> {
         if !self.check_channel(lane, id)? {
             return Ok(());
@@ -95,6 +94,9 @@ impl Session {
         let new =
             entry.incoming.handle_data(offset, fin, bytes).map_err(|violation| breach(id, violation))?;
         entry.ack_due = true;
+        if let Some(rtt) = self.data_rtt {
+            entry.incoming.tune(rtt, now);
+        }
         let tell = !entry.released && (new > 0 || had_fin != entry.incoming.has_fin());
         self.events.push_back(Event::Send(lane));
         if tell {
@@ -154,8 +156,9 @@ impl Session {
         // An echo of an earlier connection means nothing.
         let Some(sent_at) = self.lane_mut(lane).take_ping(nonce) else { return };
         let rtt = now.saturating_sub(sent_at);
-        if lane == Lane::Control {
-            self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        match lane {
+            Lane::Control => self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8)),
+            Lane::Data => self.data_rtt = Some(self.data_rtt.map_or(rtt, |old| (old + rtt) / 2)),
         }
         self.events.push_back(Event::Pong { nonce, rtt });
     }

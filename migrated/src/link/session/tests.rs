@@ -8,6 +8,7 @@ use crate::link::wire::{Frame, HEADER_BYTES, Header};
 use crate::link::{Class, Label, Lane};
 
 mod simulation;
+mod redials;
 
 const START: Duration = Duration::from_secs(10);
 
@@ -134,7 +135,7 @@ fn a_stalled_reader_stalls_only_its_own_channel() {
         taken += sides[0].write(stalled, &block).unwrap();
         carry(&mut sides, START);
     }
-    assert!(taken as u64 >= super::super::channel::WINDOW_BYTES);
+    assert!(taken as u64 >= super::super::channel::WINDOW_BYTES_MIN);
     assert_eq!(sides[0].write(stalled, &block), Ok(0));
     sides[0].write(other, b"through").unwrap();
     carry(&mut sides, START);

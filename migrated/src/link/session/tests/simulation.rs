@@ -7,7 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{ChannelError, Event, Next, Session, Side};
-use crate::link::channel::{RETAINED_BYTES_MAX, WINDOW_BYTES};
+use crate::link::channel::{RETAINED_BYTES_MAX, WINDOW_BYTES_MAX};
+use crate::link::stripes::Merge;
 use crate::link::wire::{Frame, HEADER_BYTES, Header};
 use crate::link::{Label, Lane};
 
@@ -25,7 +26,7 @@ impl Dice {
         (self.0 >> 33) % bound
     }
 
-    fn one_in(&mut self, count: u64) -> bool {
+    pub(super) fn one_in(&mut self, count: u64) -> bool {
         self.roll(count) == 0
     }
 }
@@ -78,6 +79,13 @@ impl World {
         world
     }
 
+    /// The same without connections.
+    pub(super) fn unconnected(seed: u64) -> Self {
+        let mut world = Self::new(seed, false);
+        Lane::ALL.into_iter().for_each(|lane| world.cut(lane));
+        world
+    }
+
     fn connect(&mut self, lane: Lane) {
         for side in 0..2 {
             self.wires[side][lane as usize].clear();
@@ -92,7 +100,7 @@ impl World {
         }
     }
 
-    fn open(&mut self, side: usize, label: Label) -> u32 {
+    pub(super) fn open(&mut self, side: usize, label: Label) -> u32 {
         let id = self.sides[side].open(label).expect("there is room");
         self.adopt(side, id);
         id
@@ -142,7 +150,7 @@ impl World {
         }
     }
 
-    fn work(&mut self, side: usize) {
+    pub(super) fn work(&mut self, side: usize) {
         while let Some((id, _)) = self.sides[side].accept() {
             self.adopt(side, id);
         }
@@ -160,7 +168,7 @@ impl World {
             }
             write(&mut self.sides[side], user, side, id, &mut self.dice);
             if !stalled {
-                read(&mut self.sides[side], user, side, id, &mut self.dice);
+                read(&mut self.sides[side], user, (side, id), self.longest / 2, &mut self.dice);
             }
             if user.broken || (user.finished && user.read_end) {
                 user.released = true;
@@ -169,10 +177,10 @@ impl World {
         }
     }
 
-    fn check_bounds(&self) {
+    pub(super) fn check_bounds(&self) {
         for session in &self.sides {
             for entry in session.channels.values() {
-                assert!(entry.incoming.buffered_bytes() <= WINDOW_BYTES);
+                assert!(entry.incoming.buffered_bytes() <= WINDOW_BYTES_MAX);
                 assert!(entry.out.written() - entry.out.acked() <= RETAINED_BYTES_MAX);
                 assert!(entry.out.unsent_bytes() <= session.unsent_bytes_max(entry.label).max(256 << 10));
             }
@@ -195,7 +203,7 @@ impl World {
         self.check_bounds();
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.users.iter().flat_map(BTreeMap::values).all(|user| user.released)
             && self.sides.iter().all(|session| session.channels.is_empty())
             && self.users[0].len() == self.users[1].len()
@@ -220,8 +228,8 @@ fn write(session: &mut Session, user: &mut User, side: usize, id: u32, dice: &mu
     }
 }
 
-fn read(session: &mut Session, user: &mut User, side: usize, id: u32, dice: &mut Dice) {
-    let mut into = vec![0; 1 + dice.roll(60_000) as usize];
+fn read(session: &mut Session, user: &mut User, (side, id): (usize, u32), most: u64, dice: &mut Dice) {
+    let mut into = vec![0; 1 + dice.roll(most) as usize];
     match session.read(id, &mut into) {
         Ok(None) => {}
         Ok(Some(0)) => user.read_end = true,
@@ -239,7 +247,7 @@ fn read(session: &mut Session, user: &mut User, side: usize, id: u32, dice: &mut
 }
 
 /// Every byte that a side has read to the end was all that the other wrote.
-fn assert_complete(world: &World) {
+pub(super) fn assert_complete(world: &World) {
     for side in 0..2 {
         for (id, user) in &world.users[side] {
             let other = &world.users[1 - side][id];
@@ -301,10 +309,15 @@ proptest! {
     }
 }
 
-/// Carries until nothing moves; cuts both ways after `cut_at` bytes of one direction. True if the cut came.
-fn exchange(world: &mut World, lane: Lane, cut: Option<(usize, u64)>) -> bool {
+/// How many connections a lane has in [`exchange`].
+const CONNECTIONS: usize = 3;
+
+/// Carries until nothing moves; cuts both ways after `cut_at` bytes of one direction. True if the cut came. Striped,
+/// frames go over several connections, and those of the later connections arrive first.
+fn exchange(world: &mut World, lane: Lane, striped: bool, cut: Option<(usize, u64)>) -> bool {
     let mut cut = cut;
     let mut came = false;
+    let mut sets = [Set::new(), Set::new()];
     for _ in 0..400 {
         world.now += Duration::from_micros(10);
         for side in 0..2 {
@@ -313,18 +326,23 @@ fn exchange(world: &mut World, lane: Lane, cut: Option<(usize, u64)>) -> bool {
             while world.sides[side].poll_frame(lane, world.now, &mut out) == Next::Frames {}
             let before = world.carried[side][lane as usize];
             world.carried[side][lane as usize] += out.len() as u64;
-            world.wires[side][lane as usize].extend(&out);
-            if let Some((_, at)) = cut.filter(|(of, at)| *of == side && before + out.len() as u64 > *at) {
+            let is_cut = cut.filter(|(of, at)| *of == side && before + out.len() as u64 > *at);
+            if let Some((_, at)) = is_cut {
                 // What was before the cut still arrives, up to a torn frame.
-                let wire = &mut world.wires[side][lane as usize];
-                let kept = wire.len() - (before + out.len() as u64 - at) as usize;
-                wire.truncate(kept);
-                arrive(world, side, lane);
+                out.truncate((at - before) as usize);
+            }
+            match striped {
+                true => sets[side].carry(world, side, lane, &out),
+                false => {
+                    world.wires[side][lane as usize].extend(&out);
+                    arrive(world, side, lane);
+                }
+            }
+            if is_cut.is_some() {
                 world.cut(lane);
                 world.connect(lane);
+                sets = [Set::new(), Set::new()];
                 (cut, came) = (None, true);
-            } else {
-                arrive(world, side, lane);
             }
         }
         if world.is_quiet() && cut.is_none() {
@@ -332,6 +350,41 @@ fn exchange(world: &mut World, lane: Lane, cut: Option<(usize, u64)>) -> bool {
         }
     }
     came
+}
+
+/// One direction of several connections that are one.
+struct Set {
+    merge: Merge,
+    number: u64,
+    /// Records that did not arrive yet, by connection.
+    wires: [VecDeque<(u64, Vec<u8>)>; CONNECTIONS],
+}
+
+impl Set {
+    fn new() -> Self {
+        Self { merge: Merge::new(CONNECTIONS), number: 0, wires: Default::default() }
+    }
+
+    /// Every frame is a record; the last connection is the fastest, and the first always lags by one.
+    fn carry(&mut self, world: &mut World, side: usize, lane: Lane, out: &[u8]) {
+        let mut rest = out;
+        while let Some(head) = rest.first_chunk::<HEADER_BYTES>() {
+            let len = HEADER_BYTES + Header::decode(head).expect("a good header").body_bytes as usize;
+            let Some((frame, behind)) = rest.split_at_checked(len) else { break };
+            self.wires[world.dice.roll(CONNECTIONS as u64) as usize].push_back((self.number, frame.to_vec()));
+            self.number += 1;
+            rest = behind;
+        }
+        for connection in (0..CONNECTIONS).rev() {
+            while let Some((number, frame)) = self.wires[connection].pop_front() {
+                self.merge.handle_record(connection, number, frame).expect("numbers rise");
+            }
+        }
+        while let Some(frames) = self.merge.take() {
+            world.wires[side][lane as usize].extend(frames);
+        }
+        arrive(world, side, lane);
+    }
 }
 
 fn arrive(world: &mut World, side: usize, lane: Lane) {
@@ -347,15 +400,14 @@ fn arrive(world: &mut World, side: usize, lane: Lane) {
     world.wires[side][lane as usize].extend(bytes);
 }
 
-#[test]
-fn a_cut_at_any_byte_of_either_direction_is_survived() {
+fn cut_at_every_byte(lane: Lane, striped: bool, labels: [Label; 2]) {
     for direction in 0..2 {
         for at in 0.. {
             let mut world = World::new(7, false);
             world.longest = 300;
-            world.open(0, Label::Ram(0));
-            world.open(1, Label::Disk(0));
-            let came = exchange(&mut world, Lane::Data, Some((direction, at)));
+            world.open(0, labels[0]);
+            world.open(1, labels[1]);
+            let came = exchange(&mut world, lane, striped, Some((direction, at)));
             assert!(world.is_quiet() || !came, "direction {direction}, byte {at}");
             if !came {
                 assert!(at > 300, "the exchange was too short to prove anything: {at}");
@@ -364,4 +416,15 @@ fn a_cut_at_any_byte_of_either_direction_is_survived() {
             assert_complete(&world);
         }
     }
+}
+
+#[test]
+fn a_cut_at_any_byte_of_either_direction_is_survived() {
+    cut_at_every_byte(Lane::Data, false, [Label::Ram(0), Label::Disk(0)]);
+    cut_at_every_byte(Lane::Control, false, [Label::Control; 2]);
+}
+
+#[test]
+fn a_cut_at_any_byte_of_several_connections_that_are_one_is_survived() {
+    cut_at_every_byte(Lane::Data, true, [Label::Ram(0), Label::Disk(0)]);
 }

@@ -1,0 +1,104 @@
+//! Two hosts on loopback, and a link between them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use migrated::io::keys::{Keys, Peer, PeerStore};
+use migrated::io::link::{Channel, Link, LinkConfig, LinkListener};
+use migrated::link::Label;
+use migrated::link::error::LinkError;
+use tests::scratch::Scratch;
+use tokio::time::timeout;
+
+/// Long enough for a loaded machine; what is right takes milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, what).await.expect("it takes too long")
+}
+
+/// A host of a test: its directory and its configuration.
+pub struct Host {
+    pub config: LinkConfig,
+    /// Where its state lies.
+    pub scratch: Scratch,
+}
+
+impl Host {
+    pub fn new(name: &str) -> Self {
+        let scratch = Scratch::new();
+        let state_dir = scratch.path();
+        let config = LinkConfig {
+            name: name.to_owned(),
+            keys: Keys::load(state_dir).expect("a key is made"),
+            peers: PeerStore::load(state_dir).expect("no peers yet"),
+            control: "127.0.0.1:0".parse().unwrap(),
+            data: None,
+            bandwidth_bytes_per_s: None,
+            transport: None,
+            transports: BTreeMap::new(),
+            congestion_control: "bbr".to_owned(),
+            stripes: 8,
+            versions: (1, 1),
+            hello_within: Duration::from_secs(20),
+            resume_for: Duration::from_secs(60),
+        };
+        Self { config, scratch }
+    }
+
+    /// As another host knows it.
+    pub fn seen_at(&self, listener: &LinkListener) -> Peer {
+        Peer {
+            name: self.config.name.clone(),
+            address: listener.address(),
+            data_address: listener.data_address(),
+            key: *self.config.keys.spki(),
+        }
+    }
+
+    /// Lets a dialler in.
+    pub fn knows(&self, other: &Host) {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let (name, key) = (other.config.name.clone(), *other.config.keys.spki());
+        self.config.peers.put(Peer { name, address, data_address: None, key }).expect("it is stored");
+    }
+}
+
+/// Two hosts and a link between them.
+pub struct Pair {
+    pub near: Link,
+    pub far: Link,
+    pub _listener: LinkListener,
+    pub _hosts: [Host; 2],
+}
+
+pub async fn pair() -> Pair {
+    let [dialler, listening] = [Host::new("near"), Host::new("far")];
+    listening.knows(&dialler);
+    let listener = LinkListener::bind(listening.config.clone()).await.unwrap();
+    let peer = listening.seen_at(&listener);
+    let near = soon(Link::dial(&dialler.config, &peer)).await.unwrap();
+    let far = soon(listener.accept()).await;
+    Pair { near, far, _listener: listener, _hosts: [dialler, listening] }
+}
+
+pub async fn channel(pair: &Pair, label: Label) -> (Channel, Channel) {
+    let near = pair.near.open(label).await.unwrap();
+    let (told, far) = soon(pair.far.accept()).await.unwrap();
+    assert_eq!(told, label);
+    (near, far)
+}
+
+/// Dials a listener that must refuse; what the dialler is told.
+pub async fn refused(dialler: &Host, listener: &LinkListener, peer: &Peer) -> LinkError {
+    let error = soon(Link::dial(&dialler.config, peer)).await.err().expect("it must be refused");
+    nothing_started(listener).await;
+    error
+}
+
+/// No link was handed out.
+pub async fn nothing_started(listener: &LinkListener) {
+    let mut accept = std::pin::pin!(listener.accept());
+    let none = std::future::poll_fn(|cx| std::task::Poll::Ready(accept.as_mut().poll(cx).is_pending())).await;
+    assert!(none, "a link was handed out");
+}

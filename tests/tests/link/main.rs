@@ -1,0 +1,13 @@
+//! The link over real sockets on loopback: what goes through, what cuts do, and everything that is refused.
+
+mod ends;
+mod wire;
+
+mod basics;
+mod refusals;
+mod cuts;
+mod pairing;
+mod relays;
+mod stripes;
+mod programs;
+mod throughput;

@@ -1,0 +1,119 @@
+//! The data lane over several connections, where bbr is not to be had: one stream all the same, and one fate.
+
+use migrated::io::keys::Peer;
+use migrated::io::link::{Link, LinkListener};
+use migrated::link::Label;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::ends::{Host, soon};
+use crate::wire::{Wire, drain, pour};
+
+/// A dialler that wants another congestion control than bbr, which every kernel has; and who listens to it.
+fn hosts(stripes: u16) -> [Host; 2] {
+    let [mut near, far] = [Host::new("near"), Host::new("far")];
+    near.config.congestion_control = "reno".to_owned();
+    near.config.stripes = stripes;
+    far.knows(&near);
+    [near, far]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_arrive_in_order_over_several_connections_and_status_says_how_many() {
+    let [near, far] = hosts(5);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let wire = Wire::new(listener.address()).await;
+    let peer = Peer { address: wire.address, ..far.seen_at(&listener) };
+    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
+    let far_link = soon(listener.accept()).await;
+    assert_eq!(near_link.status().congestion_control, "5 × reno");
+    assert!(near_link.warnings().is_empty(), "it is as it was asked for: {:?}", near_link.warnings());
+    assert_eq!(wire.connections(), 6, "and one for control");
+    let mut streams = Vec::new();
+    for (index, total) in [(0, 30 << 20), (1, 3 << 20), (2, 12_345)] {
+        let poured = tokio::spawn(pour(near_link.open(Label::Disk(index)).await.unwrap(), total));
+        let (_, incoming) = soon(far_link.accept()).await.unwrap();
+        // And back.
+        let returned = tokio::spawn(pour(far_link.open(Label::Ram(index)).await.unwrap(), total));
+        let (_, back) = soon(near_link.accept()).await.unwrap();
+        streams.push((total, tokio::spawn(drain(incoming, watch::channel(0).0)), poured));
+        streams.push((total, tokio::spawn(drain(back, watch::channel(0).0)), returned));
+    }
+    for (total, drained, poured) in streams {
+        assert_eq!(soon(drained).await.unwrap(), total);
+        soon(poured).await.unwrap();
+    }
+    near_link.close().await;
+    assert!(soon(far_link.closed()).await.to_string().contains("it is done"));
+}
+
+/// A transfer during which `cut` is done four times.
+async fn cut_while_it_flows(cut: impl Fn(&Wire)) {
+    const TOTAL: u64 = 40 << 20;
+    let [near, far] = hosts(4);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let wire = Wire::new(listener.address()).await;
+    let peer = Peer { address: wire.address, ..far.seen_at(&listener) };
+    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
+    let far_link = soon(listener.accept()).await;
+    let poured = tokio::spawn(pour(near_link.open(Label::Disk(0)).await.unwrap(), TOTAL));
+    let (_, incoming) = soon(far_link.accept()).await.unwrap();
+    let (progress, mut seen) = watch::channel(0);
+    let drained = tokio::spawn(drain(incoming, progress));
+    for part in 1..=4 {
+        soon(seen.wait_for(|bytes| *bytes > part * TOTAL / 5)).await.unwrap();
+        cut(&wire);
+    }
+    assert_eq!(soon(drained).await.unwrap(), TOTAL);
+    soon(poured).await.unwrap();
+    assert!(wire.connections() > 5, "it was cut: {}", wire.connections());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_of_one_of_several_connections_is_a_stall() {
+    cut_while_it_flows(Wire::cut_one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_of_all_of_several_connections_is_a_stall() {
+    cut_while_it_flows(Wire::cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_connection_alone_is_what_it_was() {
+    let [near, far] = hosts(1);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let near_link = soon(Link::dial(&near.config, &far.seen_at(&listener))).await.unwrap();
+    assert_eq!(near_link.status().congestion_control, "reno");
+    soon(listener.accept()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_to_be_had_is_told_once_and_made_up_for_by_several_connections() {
+    let [mut near, far] = hosts(3);
+    near.config.congestion_control = "nonesuch".to_owned();
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let near_link = soon(Link::dial(&near.config, &far.seen_at(&listener))).await.unwrap();
+    let of_the_kernel = near_link.status().congestion_control;
+    let stripes = if of_the_kernel == "bbr" { 1 } else { 3 };
+    let [warning] = &near_link.warnings()[..] else { panic!("{:?}", near_link.warnings()) };
+    assert!(
+        warning.contains("nonesuch is not to be had") && warning.contains(&stripes.to_string()),
+        "{warning}"
+    );
+    soon(listener.accept()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_connections_go_to_the_data_address_only() {
+    let [near, mut far] = hosts(3);
+    far.config.data = Some("127.0.0.2:0".parse().unwrap());
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let wire = Wire::new(listener.data_address().unwrap()).await;
+    let peer = Peer { data_address: Some(wire.address), ..far.seen_at(&listener) };
+    let _near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
+    soon(listener.accept()).await;
+    assert_eq!(wire.connections(), 3);
+    // The port is still good for others.
+    assert!(TcpStream::connect(wire.address).await.is_ok());
+}
