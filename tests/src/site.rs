@@ -207,6 +207,10 @@ impl Inmate {
         // Its number is its own until `nsenter`, its parent, has ended.
         if self.ended().is_none() {
             signal(self.pid(), what);
+            if what == Signal::SIGCONT {
+                // `nsenter` stops when its child does, and would not see its end.
+                signal(self.program.pid(), what);
+            }
         }
     }
 

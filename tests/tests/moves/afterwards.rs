@@ -36,16 +36,3 @@ fn a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there() {
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }
-
-#[test]
-fn a_guest_that_comes_back_keeps_its_sessions() {
-    let hosts = require!(Hosts::new(Plan::default()));
-    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
-    let prober = resident.watch(&hosts);
-    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
-    prober.wait_for_answers(20);
-    hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
-    assert_eq!(hosts.states("web"), ["running", "moved"]);
-    prober.wait_for_answers(20);
-    resident.judge(&hosts, End::SiteA, prober);
-}

@@ -1,7 +1,8 @@
 //! A program as a connection: what is written goes into its standard input, what it prints is what was said.
 //!
-//! Its end is never just an end: reading and writing then fail with its exit status and its last words. It is killed
-//! when the connection is dropped. What it says on stderr goes to the log, line by line.
+//! Its end is never just an end: reading and writing then fail with its exit status and its last words. When the
+//! connection is dropped it gets a moment to pass on what it was given, the link's last word among it; then it is killed.
+//! What it says on stderr goes to the log, line by line.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,8 +12,9 @@ use std::process::{ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf, copy, sink};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -30,9 +32,10 @@ pub struct Program {
     name: String,
     /// None: no more will be written.
     stdin: Option<ChildStdin>,
-    stdout: ChildStdout,
-    /// Says how it ended.
-    tended: JoinHandle<String>,
+    /// None: it was dropped.
+    stdout: Option<ChildStdout>,
+    /// Says how it ended; none: it has.
+    tended: Option<JoinHandle<String>>,
     /// Running since it was seen that the program says no more.
     patience: Option<Pin<Box<Sleep>>>,
     obituary: Option<String>,
@@ -53,7 +56,8 @@ impl Program {
         let taken = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = taken else { unreachable!("all three are piped") };
         let tended = tokio::spawn(tend(name.clone(), child, stderr));
-        Ok(Self { name: name.clone(), stdin: Some(stdin), stdout, tended, patience: None, obituary: None })
+        let (stdin, stdout, tended) = (Some(stdin), Some(stdout), Some(tended));
+        Ok(Self { name: name.clone(), stdin, stdout, tended, patience: None, obituary: None })
     }
 
     /// Waits until it is known how it ended, and fails by that.
@@ -62,12 +66,17 @@ impl Program {
         self.stdin = None;
         let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(END_WITHIN)));
         if self.obituary.is_none() {
-            self.obituary = match Pin::new(&mut self.tended).poll(cx) {
-                Poll::Ready(told) => Some(told.unwrap_or_else(|_| format!("{} ended", self.name))),
-                Poll::Pending => {
+            let told = self.tended.as_mut().map(|tended| Pin::new(tended).poll(cx));
+            self.obituary = match told {
+                Some(Poll::Ready(told)) => {
+                    self.tended = None;
+                    Some(told.unwrap_or_else(|_| format!("{} ended", self.name)))
+                }
+                Some(Poll::Pending) => {
                     ready!(patience.as_mut().poll(cx));
                     Some(format!("{} closed its output and runs on", self.name))
                 }
+                None => unreachable!("it is heard of once"),
             };
         }
         let obituary = self.obituary.clone().unwrap_or_default();
@@ -77,8 +86,19 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // With the task goes the child, which is killed then.
-        self.tended.abort();
+        self.stdin = None;
+        let (Some(mut tended), Some(mut stdout)) = (self.tended.take(), self.stdout.take()) else { return };
+        let Ok(runtime) = Handle::try_current() else { return tended.abort() };
+        runtime.spawn(async move {
+            // Nobody listens any more, but one whose output is closed may die of it before it is done.
+            let mut nobody = sink();
+            let drained = async { tokio::join!(&mut tended, copy(&mut stdout, &mut nobody)) };
+            let is_done = timeout(END_WITHIN, drained).await.is_ok();
+            if !is_done {
+                // With the task goes the child, which is killed then.
+                tended.abort();
+            }
+        });
     }
 }
 
@@ -148,7 +168,8 @@ impl AsyncRead for Program {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<(), Error>> {
         let before = buf.filled().len();
-        match ready!(Pin::new(&mut self.stdout).poll_read(cx, buf)) {
+        let stdout = self.stdout.as_mut().expect("it was not dropped");
+        match ready!(Pin::new(stdout).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => Poll::Ready(Ok(())),
             _ => self.poll_ended(cx),
         }
