@@ -77,7 +77,8 @@ async fn a_program_that_fails_is_named_with_its_exit_status_and_its_last_words()
 async fn a_program_that_says_something_else_is_no_link() {
     let [mut near, far] = hosts();
     let listener = LinkListener::bind(far.config.clone()).await.unwrap();
-    near.config.transport = exec(&["echo", "Last login: Mon"]);
+    // It stays, or its end would be seen first.
+    near.config.transport = exec(&["sh", "-c", "echo Last login: Mon; cat > /dev/null"]);
     let error = refused(&near, &listener, &nowhere(far.seen_at(&listener))).await;
     assert!(matches!(error, LinkError::Garbage(_)), "{error}");
 }
