@@ -7,14 +7,17 @@
 //! Done before this host answers anybody: a source that asks finds everything decided.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
 use super::{end_well, see_to_names};
+use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
-use crate::io::machine::{Layout, Machine};
+use crate::io::machine::{Layout, Machine, MachineError};
 use crate::io::registry::Task;
 use crate::io::site::Site;
 use crate::io::source::{ask_for_ever, tunnel_number};
@@ -22,6 +25,10 @@ use crate::journal::{Record, Step};
 use crate::peer::{Answer, Request};
 use crate::recover::{AtDestination, destination as decide};
 use crate::status::Status;
+
+/// How often, and after which pause, a QEMU that does not answer is looked at again.
+const ADOPT_TRIES: u32 = 20;
+const ADOPT_AGAIN: Duration = Duration::from_millis(250);
 
 /// Deals with every guest that was on its way.
 pub async fn recover(site: &Arc<Site>) {
@@ -39,7 +46,7 @@ pub async fn recover(site: &Arc<Site>) {
 
 async fn recover_one(site: &Arc<Site>, kept: KeptArrival) -> Result<()> {
     let (id, guest) = (&kept.reserve.migration, &kept.reserve.guest);
-    let machine = Machine::adopt(&site.config, guest).await.context("cannot tell whether its QEMU runs")?;
+    let machine = adopt(site, guest).await.context("cannot tell whether its QEMU runs")?;
     let holds_guest = match &machine {
         Some(machine) => machine.qmp().query_migrate().await.is_ok_and(|found| found.status == "completed"),
         None => false,
@@ -62,6 +69,20 @@ async fn recover_one(site: &Arc<Site>, kept: KeptArrival) -> Result<()> {
         }
         (AtDestination::Nothing, _) => Ok(site.arrivals_kept.remove(&guest.name)?),
     }
+}
+
+/// Its machine, if QEMU runs. A QEMU whose stream has just ended with the daemon is ending itself: it listens still, and does
+/// not answer any more. Nothing is decided before that is clear.
+async fn adopt(site: &Site, guest: &Guest) -> Result<Option<Machine>, MachineError> {
+    let mut tick = interval(ADOPT_AGAIN);
+    for _ in 0..ADOPT_TRIES {
+        tick.tick().await;
+        match Machine::adopt(&site.config, guest).await {
+            Ok(machine) => return Ok(machine),
+            Err(error) => info!(guest = guest.name, %error, "its QEMU does not answer yet"),
+        }
+    }
+    Machine::adopt(&site.config, guest).await
 }
 
 fn promise(site: &Site, kept: &KeptArrival, step: Step) -> Result<()> {
