@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::replica::encoding::Compression;
+
 pub use failure::{Failure, FailureCode};
 pub use status::{Identity, Receiving, Replication, Requests, Status, Throttle};
 
@@ -48,6 +50,9 @@ pub enum Command {
     Replicate {
         /// The UNIX socket.
         to: PathBuf,
+        /// Whether to compress.
+        #[serde(default, skip_serializing_if = "Compression::is_auto")]
+        compression: Compression,
     },
     /// Ends the session with the replica; recording goes on.
     StopReplicating {},
@@ -199,7 +204,7 @@ mod tests {
         vec![
             Command::Status {},
             Command::Record { on: true },
-            Command::Replicate { to: "/run/replica.sock".into() },
+            Command::Replicate { to: "/run/replica.sock".into(), compression: Compression::Off },
             Command::StopReplicating {},
             Command::Barrier { timeout_ms: 5 },
             Command::Seal { generation: 3, verify: Verify::All, timeout_ms: 9 },

@@ -10,6 +10,7 @@
 
 pub mod line;
 
+use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::Guest;
@@ -119,6 +120,25 @@ pub struct Send {
     /// What carries the link, like `exec:ssh site-b migrated link-stdio`; none: as the daemon is configured.
     #[serde(default)]
     pub transport: Option<String>,
+    /// The guest stands still for the whole move.
+    #[serde(default)]
+    pub cold: bool,
+    /// Whether to compress; none: as the daemon is configured.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// How long it may take with the link up; none: what follows from bytes and rate.
+    #[serde(default)]
+    pub time_limit: Option<Limit>,
+}
+
+/// How long a migration may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    /// As long as it comes nearer to its end.
+    None,
+    /// So many milliseconds, counted while the link is up.
+    Ms(u64),
 }
 
 /// What is known of a guest whose migration did not end as usual.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use blockd::replica::encoding::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migrated::quantity::{RateError, parse_rate};
 use migrated::transport::{Transport, TransportError};
@@ -50,6 +51,7 @@ Examples:
   migrated send --wan web site-b                      to another site: tunnel and DNS follow
   migrated send --wan web site-b --dry-run            only look whether it could be done
   migrated send --wan -d web site-b --max-downtime 500ms
+  migrated send --wan web site-b --cold               suspended for the whole move
   migrated send --wan web site-b --json | jq -c '[.phase, .eta_s]'
   migrated send --wan web site-b --transport 'exec:ssh -o BatchMode=yes site-b migrated link-stdio'
 
@@ -238,6 +240,58 @@ pub struct SendLine {
     /// What carries the link: tcp, or exec:COMMAND for a program's stdin and stdout (no shell; quotes are honoured)
     #[arg(long, value_name = "TRANSPORT", value_parser = transport)]
     pub transport: Option<CheckedTransport>,
+    /// Suspend the guest for the whole move: fewest bytes, and it stands still for as long as they take
+    #[arg(long, conflicts_with = "max_downtime")]
+    pub cold: bool,
+    /// Whether to compress disks and memory; auto: where it gets more across
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub compress: Option<CompressFlag>,
+    /// Give up after so long with the link up, like 2h, or none; without: four times what the bytes should take, and 10 min
+    #[arg(long, value_name = "TIME", value_parser = time_limit)]
+    pub time_limit: Option<WrittenLimit>,
+}
+
+/// Whether to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressFlag {
+    /// Where it gets more across.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+impl CompressFlag {
+    /// As the daemon is told.
+    pub fn meant(self) -> Compression {
+        match self {
+            Self::Auto => Compression::Auto,
+            Self::On => Compression::On,
+            Self::Off => Compression::Off,
+        }
+    }
+}
+
+/// How long a move may take, as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenLimit {
+    /// As long as it comes nearer to its end.
+    None,
+    /// So long.
+    Time(Duration),
+}
+
+fn time_limit(text: &str) -> Result<WrittenLimit, String> {
+    if text == "none" {
+        return Ok(WrittenLimit::None);
+    }
+    let time = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it like 30min or 2h, or none"))?;
+    if time < Duration::from_secs(1) || time > Duration::from_secs(366 * 24 * 3600) {
+        return Err("it must be from 1s to a year, or none".to_owned());
+    }
+    Ok(WrittenLimit::Time(time))
 }
 
 /// A transport that was read, as it was written: the daemon reads it again.
@@ -297,7 +351,7 @@ pub fn run(cli: Cli) -> ExitCode {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Action, Cli, Setting};
+    use super::{Action, Cli, Setting, WrittenLimit};
 
     fn refused(words: &[&str]) -> String {
         Cli::try_parse_from([&["migrated"], words].concat()).unwrap_err().to_string()
@@ -327,6 +381,21 @@ mod tests {
         assert!(refused(&["send", "web", "b", "--bandwidth", "20Mb"]).contains("Mbit"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "2"]).contains("300ms"));
         assert!(refused(&["send", "web", "b", "--max-downtime", "0s"]).contains("from 1ms"));
+    }
+
+    #[test]
+    fn how_long_a_move_may_take_is_a_time_or_none() {
+        let read = |word| {
+            let words = ["migrated", "send", "web", "b", "--time-limit", word];
+            let Action::Send(line) = Cli::try_parse_from(words).unwrap().action else { panic!("it is send") };
+            line.time_limit
+        };
+        assert_eq!(read("none"), Some(WrittenLimit::None));
+        assert_eq!(read("2h"), Some(WrittenLimit::Time(std::time::Duration::from_secs(7200))));
+        assert!(refused(&["send", "web", "b", "--time-limit", "0s"]).contains("from 1s"));
+        assert!(refused(&["send", "web", "b", "--time-limit", "soon"]).contains("or none"));
+        assert!(refused(&["send", "web", "b", "--cold", "--max-downtime", "1s"]).contains("--max-downtime"));
+        assert!(refused(&["send", "web", "b", "--compress", "maybe"]).contains("auto"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
 
 pub use self::allow::{Allow, Allowance, Network4, Pattern};
@@ -162,6 +163,10 @@ pub struct Migration {
     pub congestion_control: String,
     /// Connections that carry the bulk together, where that control is not bbr; 1: as with bbr.
     pub stripes: u16,
+    /// Whether disks and memory are compressed.
+    pub compression: Compression,
+    /// A migration that has not come nearer to its end for so long, with the link up, is given up.
+    pub no_progress_ms: u64,
 }
 
 impl Migration {
@@ -181,6 +186,8 @@ impl Default for Migration {
             lease_ms: 7_200_000,
             congestion_control: BBR.to_owned(),
             stripes: 8,
+            compression: Compression::Auto,
+            no_progress_ms: 600_000,
         }
     }
 }

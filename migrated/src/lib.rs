@@ -28,6 +28,7 @@ pub mod host;
 pub mod journal;
 pub mod recover;
 pub mod switchover;
+pub mod convergence;
 pub mod migration;
 pub mod incoming;
 

@@ -42,6 +42,8 @@ pub enum Event {
     Cancelled,
     /// What is left of the disks fits the time that was set.
     DisksNearlyDone,
+    /// It does not come nearer to its end, or has taken too long.
+    NotConverging(String),
     /// The destination's journal says what it promised.
     Verdict {
         /// It has the guest.
@@ -179,6 +181,11 @@ impl Migration {
                 self.disks_nearly_done = true;
                 self.leave_if_done(now);
             }
+            Event::NotConverging(reason) if matches!(self.phase, Phase::Bulk | Phase::PreCopy) => {
+                self.handle_failure(reason, now);
+            }
+            // Said a moment before the guest was paused: it is nearly there.
+            Event::NotConverging(_) => {}
             Event::Verdict { taken } => self.handle_verdict(taken, now),
         }
     }

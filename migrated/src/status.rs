@@ -34,6 +34,9 @@ pub struct Status {
     pub predicted_downtime_ms: Option<u64>,
     /// Seconds until the guest runs at the destination; none: not known yet, or it does not get nearer.
     pub eta_s: Option<u64>,
+    /// After how many seconds with the link up it is given up; none: not known yet, or never.
+    #[serde(default)]
+    pub time_limit_s: Option<u64>,
     /// Things worth knowing that stop nothing ("bbr is not to be had").
     pub warnings: Vec<String>,
     /// How it ended.
@@ -68,6 +71,7 @@ impl Status {
             link: LinkProgress::default(),
             predicted_downtime_ms: None,
             eta_s: None,
+            time_limit_s: None,
             warnings: Vec::new(),
             outcome: None,
             reasons: Vec::new(),

@@ -34,6 +34,8 @@ const CAP_FACTOR: f64 = 1.5;
 /// The memory's share of the downtime that is left beside the handover: in the first passes, and more in each later.
 const SHARE_FIRST: f64 = 0.2;
 const SHARE_STEP: f64 = 0.1;
+/// From this pass on that is all there is.
+pub const PASSES_TO_FULL_SHARE: u64 = 10;
 const SHARE_MIN: Duration = Duration::from_millis(20);
 
 /// Looks that a ratio is taken over, and how many bytes it needs.
@@ -176,6 +178,13 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_last_pass_that_gets_more_of_the_downtime_is_the_one_that_is_named() {
+        let limit = |passes| ram_limits(&wan(0, 0), 1.0, passes, 2000 * MS).downtime_limit_ms;
+        assert!(limit(PASSES_TO_FULL_SHARE - 1) < limit(PASSES_TO_FULL_SHARE));
+        assert_eq!(limit(PASSES_TO_FULL_SHARE), limit(PASSES_TO_FULL_SHARE + 1));
+    }
 
     fn wan(disk_left_bytes: u64, ram_left_bytes: u64) -> Sample {
         Sample {

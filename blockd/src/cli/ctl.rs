@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use blockd::control::{Command, Status, Verify};
 use blockd::io::control_client::ControlClient;
+use blockd::replica::encoding::Compression;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
@@ -48,6 +49,9 @@ enum Order {
         /// The replica's UNIX socket
         #[arg(value_name = "SOCK")]
         to: PathBuf,
+        /// Whether to compress what is sent
+        #[arg(long, value_enum, default_value_t = CompressionFlag::Auto)]
+        compression: CompressionFlag,
     },
     /// End the session with the replica; recording goes on
     StopReplicating,
@@ -117,12 +121,34 @@ enum VerifyFlag {
     All,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompressionFlag {
+    /// Where it gets more across
+    Auto,
+    /// Always
+    On,
+    /// Never
+    Off,
+}
+
+impl From<CompressionFlag> for Compression {
+    fn from(flag: CompressionFlag) -> Self {
+        match flag {
+            CompressionFlag::Auto => Self::Auto,
+            CompressionFlag::On => Self::On,
+            CompressionFlag::Off => Self::Off,
+        }
+    }
+}
+
 impl Order {
     fn command(&self) -> Command {
         match self {
             Order::Status { .. } => Command::Status {},
             Order::Record { switch } => Command::Record { on: *switch == Switch::On },
-            Order::Replicate { to } => Command::Replicate { to: to.clone() },
+            Order::Replicate { to, compression } => {
+                Command::Replicate { to: to.clone(), compression: (*compression).into() }
+            }
             Order::StopReplicating => Command::StopReplicating {},
             Order::Barrier { timeout_ms } => Command::Barrier { timeout_ms: *timeout_ms },
             Order::Seal { generation, verify, timeout_ms } => {

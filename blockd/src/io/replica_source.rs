@@ -27,7 +27,7 @@ use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
 use crate::replica::delivery::Delivery;
-use crate::replica::encoding::{Effort, EffortChooser, Seen};
+use crate::replica::encoding::{Compression, Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
 use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
@@ -62,6 +62,8 @@ pub struct Parts {
     pub totals: Arc<StreamTotals>,
     /// Why the last session ended; empty while all is well.
     pub last_error: Arc<Mutex<String>>,
+    /// Whether to compress.
+    pub compression: Compression,
 }
 
 struct Shared {
@@ -189,7 +191,8 @@ impl Shared {
 
     /// Sends until the stream or the recording ends.
     fn send(&self, mut stream: &UnixStream, over: &AtomicBool) -> io::Result<()> {
-        let mut sender = Sender::default();
+        let chooser = EffortChooser::new(self.parts.compression);
+        let mut sender = Sender { chooser, ..Sender::default() };
         let recorder = &self.parts.recorder;
         loop {
             let mut guard = recorder.lock();

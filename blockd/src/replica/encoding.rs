@@ -10,6 +10,28 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+/// Whether to compress at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Where it gets more across, as hard as is worth it.
+    #[default]
+    Auto,
+    /// Always, as hard as is worth it: where bytes cost more than time.
+    On,
+    /// Never: where the way there compresses, or the CPU is wanted for something else.
+    Off,
+}
+
+impl Compression {
+    /// The usual.
+    pub fn is_auto(&self) -> bool {
+        *self == Compression::Auto
+    }
+}
+
 /// How a batch is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effort {
@@ -52,6 +74,7 @@ pub struct Seen {
 /// Chooses the effort batch by batch.
 #[derive(Clone, Debug)]
 pub struct EffortChooser {
+    compression: Compression,
     machine: f64,
     ratio: f64,
     stored_in_a_row: u32,
@@ -59,14 +82,24 @@ pub struct EffortChooser {
 
 impl Default for EffortChooser {
     fn default() -> Self {
-        Self { machine: 1.0, ratio: 2.0, stored_in_a_row: 0 }
+        Self { compression: Compression::Auto, machine: 1.0, ratio: 2.0, stored_in_a_row: 0 }
     }
 }
 
 impl EffortChooser {
+    /// One that keeps to what was asked for.
+    pub fn new(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
+
     /// The effort for the next batch, over a link of this rate.
     pub fn choose(&mut self, link_bytes_per_s: f64) -> Effort {
-        let best = LADDER.iter().copied().reduce(|best, next| {
+        let rungs = match self.compression {
+            Compression::Auto => &LADDER[..],
+            Compression::On => &LADDER[1..],
+            Compression::Off => return Effort::Store,
+        };
+        let best = rungs.iter().copied().reduce(|best, next| {
             // A harder level has to be worth its CPU time.
             let progress = |rung| self.progress(rung, link_bytes_per_s);
             if progress(&next) > progress(&best) * 1.02 { next } else { best }
@@ -134,6 +167,17 @@ mod tests {
     #[test]
     fn a_link_faster_than_the_compressor_gets_data_as_it_is() {
         assert_eq!(settle(&mut EffortChooser::default(), 4e9, 2.5), Effort::Store);
+    }
+
+    #[test]
+    fn who_wants_it_always_or_never_gets_it_so_whatever_the_link() {
+        for link_bytes_per_s in [0.6e6, 4e9] {
+            let always = settle(&mut EffortChooser::new(Compression::On), link_bytes_per_s, 2.5);
+            assert!(matches!(always, Effort::Zstd(_)), "{always:?}");
+            let mut never = EffortChooser::new(Compression::Off);
+            let is_stored = (0..100).all(|_| never.choose(link_bytes_per_s) == Effort::Store);
+            assert!(is_stored, "not even to look how well it would go");
+        }
     }
 
     #[test]

@@ -126,6 +126,9 @@ mod tests {
             bandwidth_bytes_per_s: Some(2_500_000),
             max_downtime_ms: None,
             transport: None,
+            cold: false,
+            compression: None,
+            time_limit: None,
         };
         vec![
             Command::Run { guest, restore: Some("/var/tmp/web.state".into()) },
@@ -161,6 +164,9 @@ mod tests {
             bandwidth_bytes_per_s: None,
             max_downtime_ms: None,
             transport: None,
+            cold: false,
+            compression: None,
+            time_limit: None,
         };
         let lines: [(&str, Command); 6] = [
             (r#"{"id":1,"command":"list"}"#, Command::List {}),

@@ -239,6 +239,10 @@ impl Faults {
         let what = format!("{control:?} is no name of a congestion control");
         let remedy = "use one of those in /proc/sys/net/ipv4/tcp_available_congestion_control, best bbr";
         self.fault(!is_name, &key("congestion_control"), what, remedy);
+        let no_progress = migration.no_progress_ms;
+        let what = format!("{no_progress} is less than a second");
+        let remedy = "a link needs longer to get going; say 600000 for ten minutes";
+        self.fault(no_progress < 1000, &key("no_progress_ms"), what, remedy);
         let lease = migration.lease_ms;
         let what = format!("{lease} is less than paused_deadline_ms ({paused})");
         let remedy = "a destination must not give up before the source does";
@@ -318,7 +322,7 @@ allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
 network = { tunnel_address = "224.0.0.1", pool = ["192.0.2.9", "192.0.2.9"] }
 transports = { site-b = "ssh site-b" }
-migration = { bandwidth_bytes_per_s = 0, max_downtime_ms = 0, paused_deadline_ms = 0, lease_ms = 0, stripes = 99, congestion_control = "" }
+migration = { bandwidth_bytes_per_s = 0, max_downtime_ms = 0, paused_deadline_ms = 0, lease_ms = 0, stripes = 99, congestion_control = "", no_progress_ms = 0 }
 [[dns]]
 zone = "example..org"
 server = "192.0.2.53:0"
@@ -358,6 +362,7 @@ ttl_s = 999999
                 "migration.paused_deadline_ms",
                 "migration.stripes",
                 "migration.congestion_control",
+                "migration.no_progress_ms",
             ]
         );
         assert!(faults.iter().all(|fault| fault.contains("; ")), "each says what to do");

@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use blockd::replica::encoding::Compression;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::link::{Channel, Link};
-use crate::ram::{Compressor, Decompressor, level_for};
+use crate::ram::{Coding, Compressor, Decompressor, coding_for};
 
 /// What is taken from QEMU at once: at most this much is neither QEMU's nor the channel's.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -57,17 +58,17 @@ pub struct RamOut {
 
 impl RamOut {
     /// From QEMU into the link, until QEMU ends its stream and the return path has ended too.
-    pub fn start(from: UnixStream, to: Channel, link: Link) -> Self {
+    pub fn start(from: UnixStream, to: Channel, link: Link, compression: Compression) -> Self {
         let (open, gate) = watch::channel(true);
         let counters = Arc::<RamCounters>::default();
-        let level = level_for(link.goodput_bytes_per_s());
-        tracing::debug!(level, "memory is compressed");
+        let coding = coding_for(compression, link.goodput_bytes_per_s());
+        tracing::debug!(?coding, "memory goes over");
         let counted = counters.clone();
         let task = tokio::spawn(async move {
             let (qemu_reader, qemu_writer) = from.into_split();
             let (channel_reader, channel_writer) = tokio::io::split(to);
             let pump = Out { from: qemu_reader, to: channel_writer, gate, counters: counted };
-            if let Err(error) = tokio::try_join!(pump.run(level), pass(channel_reader, qemu_writer)) {
+            if let Err(error) = tokio::try_join!(pump.run(coding), pass(channel_reader, qemu_writer)) {
                 tracing::warn!("the memory's stream broke: {error}");
             }
         });
@@ -109,8 +110,8 @@ struct Out<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Out<W> {
-    async fn run(mut self, level: i32) -> std::io::Result<()> {
-        let mut compressor = spawn_blocking(move || Compressor::new(level)).await??;
+    async fn run(mut self, coding: Coding) -> std::io::Result<()> {
+        let mut compressor = spawn_blocking(move || Compressor::new(coding)).await??;
         // Something is in the compressor that the other side lacks.
         let mut held = false;
         loop {

@@ -205,12 +205,28 @@ fn in_doubt_only_the_verdict_counts() {
             Event::Cancelled,
             Event::Finished(Op::AskVerdict),
             Event::DisksNearlyDone,
+            Event::NotConverging("x".into()),
         ] {
             migration.handle(event, T0);
             assert_eq!((migration.phase(), migration.outcome()), (Phase::InDoubt, Some(Outcome::InDoubt)));
         }
         migration.handle(Event::Verdict { taken }, T0);
         assert_eq!(migration.phase(), if taken { Phase::Resume } else { Phase::RollingBack });
+    }
+}
+
+#[test]
+fn what_does_not_converge_is_given_up_unless_the_guest_is_paused_already() {
+    for row in &TABLE {
+        let mut migration = at(row.phase);
+        migration.handle(Event::NotConverging("too slow".into()), T0);
+        let is_given_up = matches!(row.phase, Phase::Bulk | Phase::PreCopy);
+        assert_eq!(migration.phase() == row.phase, !is_given_up, "{}", row.name);
+        if is_given_up {
+            let (phase, outcome) = (migration.phase(), migration.outcome());
+            assert_eq!((phase, outcome), (Phase::RollingBack, Some(Outcome::RolledBack)));
+            assert_eq!(migration.reasons(), ["too slow"]);
+        }
     }
 }
 

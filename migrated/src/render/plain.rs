@@ -72,7 +72,10 @@ pub fn page(status: &Status) -> Vec<String> {
     let unknown = || "not known yet".to_owned();
     let eta = status.eta_s.map_or_else(unknown, |seconds| time(seconds * 1000));
     let pause = status.predicted_downtime_ms.map_or_else(unknown, time);
-    lines.push(entry("expected", &format!("end in {eta}; pause of {pause}")));
+    let limit = status.time_limit_s.map_or_else(String::new, |seconds| {
+        format!("; given up after {} with the link up", time(seconds * 1000))
+    });
+    lines.push(entry("expected", &format!("end in {eta}; pause of {pause}{limit}")));
     for disk in &status.disks {
         let done = percent(disk.left_bytes, disk.total_bytes);
         let (left, total) = (size(disk.left_bytes), size(disk.total_bytes));

@@ -1,5 +1,6 @@
 //! Memory and disks over a link, from socket to socket.
 
+use blockd::replica::encoding::Compression;
 use migrated::io::link::copy_both;
 use migrated::io::ram::{RamOut, receive};
 use migrated::link::Label;
@@ -14,7 +15,7 @@ async fn memory_goes_through_compressed_flushed_and_with_its_way_back() {
     let (near, far) = channel(&pair, Label::Ram(0)).await;
     let (mut source, source_end) = UnixStream::pair().unwrap();
     let (mut destination, destination_end) = UnixStream::pair().unwrap();
-    let out = RamOut::start(source_end, near, pair.near.clone());
+    let out = RamOut::start(source_end, near, pair.near.clone(), Compression::Auto);
     let arriving = tokio::spawn(receive(far, destination_end));
     // Less than any buffer, and it is there although more may come: nothing sticks in the compressor.
     source.write_all(b"QEVM").await.unwrap();
@@ -49,7 +50,7 @@ async fn a_closed_gate_lets_nothing_of_the_memory_through() {
     let (near, far) = channel(&pair, Label::Ram(0)).await;
     let (mut source, source_end) = UnixStream::pair().unwrap();
     let (mut destination, destination_end) = UnixStream::pair().unwrap();
-    let out = RamOut::start(source_end, near, pair.near.clone());
+    let out = RamOut::start(source_end, near, pair.near.clone(), Compression::Auto);
     let _arriving = tokio::spawn(receive(far, destination_end));
     source.write_all(b"before").await.unwrap();
     let mut heard = [0; 6];

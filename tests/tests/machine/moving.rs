@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use blockd::control::{Command, Verify};
+use blockd::replica::encoding::Compression;
 use migrated::io::machine::{DiskRoles, Machine, Start};
 use migrated::io::qmp::{Qmp, QmpError};
 use serde_json::json;
@@ -22,7 +23,7 @@ async fn destination(there: &Ground, source: &Held) -> Held {
     let held = Held::new(machine.expect("a destination starts"));
     assert_eq!(held.machine.state().await.unwrap(), "inmigrate");
     let to = held.machine.disks()[0].places().replica.clone();
-    source.machine.disks()[0].call(Command::Replicate { to }).await.unwrap();
+    source.machine.disks()[0].call(Command::Replicate { to, compression: Compression::Auto }).await.unwrap();
     held
 }
 

@@ -25,6 +25,7 @@ mod looked;
 mod same_network;
 mod cuts;
 mod paused;
+mod methods;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

@@ -25,6 +25,7 @@ use crate::io::mailbox::{Mailbox, Stopped};
 use crate::io::replica_source::{Parts, Replicator, StreamTotals};
 use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Guard, Recorder, Recording};
+use crate::replica::encoding::Compression;
 use crate::replica::source::{SealState, Source, SourceConfig};
 use crate::sidecar::{Header, IntentMap, Role};
 use crate::store::BlockStore;
@@ -83,7 +84,8 @@ impl Replication {
         let mut active = lock(&self.active);
         active.recorder = Some(recorder.clone());
         if !header.replicate_to.is_empty() {
-            active.replicator = Some(self.replicator(&recorder, Path::new(&header.replicate_to))?);
+            let to = Path::new(&header.replicate_to);
+            active.replicator = Some(self.replicator(&recorder, to, Compression::Auto)?);
         }
         Ok(recorder)
     }
@@ -125,8 +127,9 @@ impl Replication {
         Ok(json!({ "recording": false }))
     }
 
-    /// `replicate`: records if nobody does yet, and keeps the replica at `to` in step.
-    pub fn replicate(&self, to: &Path) -> Done {
+    /// `replicate`: records if nobody does yet, and keeps the replica at `to` in step. Whether to compress is not
+    /// remembered past this process: a restarted one does as it sees fit.
+    pub fn replicate(&self, to: &Path, compression: Compression) -> Done {
         let place = to.to_str().filter(|_| to.is_absolute());
         let place = place
             .ok_or_else(|| refused("the replica's socket is no absolute path", "give the whole path"))?;
@@ -136,7 +139,7 @@ impl Replication {
         active.replicator = None;
         let change = |header: &mut Header| header.replicate_to = place.to_owned();
         lock(&self.sidecar).update(change).map_err(sidecar_failed)?;
-        active.replicator = Some(self.replicator(&recorder, to)?);
+        active.replicator = Some(self.replicator(&recorder, to, compression)?);
         Ok(json!({ "replicating_to": to }))
     }
 
@@ -277,7 +280,12 @@ impl Replication {
         Recorder::new(Tracker::new(size, self.deltas.budget_bytes, bits), source)
     }
 
-    fn replicator(&self, recorder: &Recorder, to: &Path) -> Result<Replicator, Failure> {
+    fn replicator(
+        &self,
+        recorder: &Recorder,
+        to: &Path,
+        compression: Compression,
+    ) -> Result<Replicator, Failure> {
         lock(&self.last_error).clear();
         let parts = Parts {
             store: Arc::clone(&self.store),
@@ -285,6 +293,7 @@ impl Replication {
             sidecar: Arc::clone(&self.sidecar),
             totals: Arc::clone(&self.totals),
             last_error: Arc::clone(&self.last_error),
+            compression,
         };
         let started = Replicator::start(parts, PathBuf::from(to));
         started.map_err(|error| Failure::new(FailureCode::Io, format!("cannot start a thread: {error}"), ""))

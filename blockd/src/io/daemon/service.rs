@@ -222,7 +222,7 @@ impl Service for Daemon {
         match command {
             Command::Status {} => self.status(),
             Command::Record { on } => self.source()?.record(on),
-            Command::Replicate { to } => self.source()?.replicate(&to),
+            Command::Replicate { to, compression } => self.source()?.replicate(&to, compression),
             Command::StopReplicating {} => self.source()?.stop(),
             Command::Barrier { timeout_ms } => self.source()?.barrier(Duration::from_millis(timeout_ms)),
             Command::Seal { generation, verify, timeout_ms } => {

@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tunnel::Tunnel;
 
+use crate::convergence::TimeLimit;
 use crate::guest::{Disk as DiskOf, Guest};
 use crate::io::disk::Disk;
 use crate::io::journal_file::unix_ms;
@@ -39,6 +41,15 @@ pub struct Options {
     /// What carries the link; none: as this host is configured.
     #[serde(default)]
     pub transport: Option<Transport>,
+    /// The guest stands still for the whole move.
+    #[serde(default)]
+    pub cold: bool,
+    /// Whether to compress.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How long it may take.
+    #[serde(default)]
+    pub time_limit: TimeLimit,
 }
 
 /// What of a migration the daemon after this one has to know; the journal says how far it came.

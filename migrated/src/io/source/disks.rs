@@ -27,7 +27,8 @@ pub async fn replicate(context: &Arc<Context>) -> Result<()> {
         let listener = UnixListener::bind(&socket).context("cannot listen for a disk's stream")?;
         let carrier = context.spawn(carry(listener, context.link()?, number));
         context.known().carriers.push(carrier);
-        disk.call(Command::Replicate { to: socket }).await?;
+        let compression = context.options.compression;
+        disk.call(Command::Replicate { to: socket, compression }).await?;
     }
     loop {
         match timeout(CONNECT_LIMIT, connected(context)).await {

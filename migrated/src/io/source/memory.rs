@@ -42,7 +42,7 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
         .await
         .context("QEMU does not send its memory")?
         .context("cannot take QEMU's memory")?;
-    let ram = RamOut::start(stream, channel, link);
+    let ram = RamOut::start(stream, channel, link, context.options.compression);
     context.known().ram = Some(ram);
     context.event("memory: the first pass begins");
     Ok(())

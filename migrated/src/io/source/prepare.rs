@@ -166,6 +166,17 @@ pub async fn reserve(context: &Arc<Context>) -> Result<()> {
     }
     context.event(format!("{}: reserved as {}", context.peer.name, reserved.reservation));
     context.known().reserved = Some(reserved);
+    if context.options.cold { suspend(context).await } else { Ok(()) }
+}
+
+/// A cold move: the guest stands still from here on, for nothing is left that would refuse it.
+async fn suspend(context: &Arc<Context>) -> Result<()> {
+    if !context.known().ran {
+        return Ok(());
+    }
+    context.machine.qmp().stop().await.context("cannot suspend the guest")?;
+    context.known().paused_at = Some(std::time::Instant::now());
+    context.event("the guest is suspended for the move");
     Ok(())
 }
 

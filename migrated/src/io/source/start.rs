@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::context::{Context, Options};
 use super::{prepare, run};
-use crate::api::{Failure, FailureCode, Send};
+use crate::api::{Failure, FailureCode, Limit, Send};
+use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
 use crate::io::registry::Task;
 use crate::io::site::Site;
@@ -30,6 +31,13 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         max_downtime: Duration::from_millis(send.max_downtime_ms.unwrap_or(defaults.max_downtime_ms)),
         ram_start: Duration::from_millis(defaults.ram_start_ms),
         transport: prepare::transport(&send)?,
+        cold: send.cold,
+        compression: send.compression.unwrap_or(defaults.compression),
+        time_limit: match send.time_limit {
+            None => TimeLimit::Computed,
+            Some(Limit::None) => TimeLimit::None,
+            Some(Limit::Ms(ms)) => TimeLimit::Given(Duration::from_millis(ms)),
+        },
     };
     let limit = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
     let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(limit);

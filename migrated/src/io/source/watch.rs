@@ -1,7 +1,6 @@
 //! Looks at everything several times a second: status for people, a prediction, and the memory's gate.
 //!
-//! It decides nothing about phases but one thing: that what is left of the disks is little enough for the memory to
-//! begin. A look that fails is left out; whoever it concerns notices by itself.
+//! It decides nothing about phases; what follows from its looks, `switchover` and `convergence` say. A look that fails is left out; whoever it concerns notices by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +11,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::context::Context;
 use super::{memory, prepare};
+use crate::convergence::{Convergence, Look, Word};
 use crate::migration::Event;
 use crate::peer::Request;
 use crate::phase::Phase;
 use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
-use crate::status::{DiskProgress, RamProgress};
+use crate::quantity;
+use crate::status::{DiskProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 
 /// Between two looks.
@@ -32,7 +33,7 @@ const RATIO_MAX: f64 = 4.0;
 /// Looks until the migration ends; beside it, the link keeps to the bandwidth that the operator allows.
 pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
     context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
-    let mut eyes = Eyes::default();
+    let mut eyes = Eyes::new(&context);
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 0u32.. {
@@ -45,14 +46,40 @@ pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
 }
 
 /// What one look remembers of those before.
-#[derive(Default)]
 struct Eyes {
     progress: Progress,
     ratio: Ratio,
     told: Option<RamLimits>,
+    convergence: Convergence,
 }
 
 impl Eyes {
+    fn new(context: &Context) -> Self {
+        let settings = &context.site.config.migration;
+        let no_progress = Duration::from_millis(settings.no_progress_ms);
+        let suspended = Duration::from_millis(settings.paused_deadline_ms);
+        Self {
+            progress: Progress::default(),
+            ratio: Ratio::default(),
+            told: None,
+            convergence: Convergence::new(no_progress, suspended, context.options.time_limit),
+        }
+    }
+
+    /// What has to be said to the migration of how it gets on.
+    fn judge(&mut self, context: &Context, status: &Status) -> Option<Event> {
+        match self.convergence.handle_look(&seen(context, status), context.now())? {
+            Word::Bounded(limit) => {
+                let limit = quantity::time(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+                context
+                    .event(format!("time limit: given up if it takes longer than {limit} with the link up"));
+                None
+            }
+            Word::GiveUp(why) => Some(Event::NotConverging(why)),
+            Word::LinkGone(why) => Some(Event::LinkLost(why)),
+        }
+    }
+
     /// Tells QEMU its limits where they have changed.
     async fn limit(&mut self, context: &Arc<Context>, sample: &Sample, passes: u64) {
         let limits = ram_limits(sample, self.ratio.lately(), passes, context.options.max_downtime);
@@ -121,14 +148,38 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
             show_memory(&mut status.ram, memory, raw_bytes, sent_bytes);
         }
         // Once the guest is paused, the prediction stays what it was: it is compared with what came of it.
-        if matches!(phase, Phase::Bulk | Phase::PreCopy) {
+        if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold {
             status.predicted_downtime_ms = prediction.map(|prediction| prediction.total().as_millis() as u64);
         }
         eyes.progress.handle_sample(now, status);
+        status.time_limit_s = eyes.convergence.limit().map(|limit| limit.as_secs());
     });
+    if let Some(event) = eyes.judge(context, &context.handle.status()) {
+        let _ = events.send(event).await;
+    }
     if phase == Phase::Bulk && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
+    }
+}
+
+/// What the clocks of a migration look at.
+fn seen(context: &Context, status: &Status) -> Look {
+    let ram = &status.ram;
+    Look {
+        phase: status.phase,
+        is_link_up: status.link.up && context.known().link.is_some(),
+        is_suspended: context.options.cold,
+        disk_left_bytes: status.disks.iter().map(|disk| disk.left_bytes).sum(),
+        ram_left_bytes: if status.phase == Phase::PreCopy {
+            ram.left_bytes
+        } else {
+            context.guest.memory_mib << 20
+        },
+        ram_passes: ram.passes,
+        ram_dirty_bytes_per_s: ram.dirty_bytes_per_s,
+        goodput_bytes_per_s: status.link.goodput_bytes_per_s,
+        limit_bytes_per_s: status.link.limit_bytes_per_s,
     }
 }
 

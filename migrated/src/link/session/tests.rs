@@ -9,6 +9,7 @@ use crate::link::{Class, Label, Lane};
 
 mod simulation;
 mod redials;
+mod outages;
 
 const START: Duration = Duration::from_secs(10);
 

@@ -86,14 +86,14 @@ impl World {
         world
     }
 
-    fn connect(&mut self, lane: Lane) {
+    pub(super) fn connect(&mut self, lane: Lane) {
         for side in 0..2 {
             self.wires[side][lane as usize].clear();
             self.sides[side].attach(lane, self.now);
         }
     }
 
-    fn cut(&mut self, lane: Lane) {
+    pub(super) fn cut(&mut self, lane: Lane) {
         for side in 0..2 {
             self.wires[side][lane as usize].clear();
             self.sides[side].detach(lane);

@@ -1,0 +1,252 @@
+//! Whether a migration comes nearer to its end, and when it is given up because it does not (S1-03).
+//!
+//! ```text
+//! bulk      less is left of the disks than ever before ──────────────────────┐
+//! pre-copy  the first pass over the memory goes on ──────────────────────────┤
+//!           a pass began with clearly less than any before it, and goes on ──┼─► nearer
+//!           a pass begins in which QEMU gets more of the downtime ───────────┘
+//!
+//! not nearer for `no_progress` ───────────► given up
+//! longer than the limit in all ───────────► given up; the limit follows from bytes and rate, and is said at once
+//! a suspended guest without a link ───────► goes on at the source, and is moved when there is a link again
+//! ```
+//!
+//! The first two clocks stand still while the link is down: a cut is a stall, however long. They end nothing once the
+//! guest is paused; its own deadline is in `phase`. Pure: `now` is the time since any fixed instant.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Phase;
+use crate::quantity::{rate, time};
+use crate::switchover::PASSES_TO_FULL_SHARE;
+
+/// A migration may take so many times as long as its bytes take at the rate that the link has at the beginning.
+const FACTOR: u32 = 4;
+/// And so much more, for whatever does not go by bytes.
+const BASE: Duration = Duration::from_secs(600);
+/// The link's rate is believed after it has been busy for so long.
+const BELIEVED_AFTER: Duration = Duration::from_secs(2);
+/// What arrives is acknowledged in steps of many megabytes, which a very thin link takes long for: so many bytes may
+/// pass without being progress.
+const STEPS_BYTES: u64 = 64 << 20;
+/// A pass that begins with more than this share of the smallest one before is no progress.
+const CLEARLY_LESS: f64 = 0.95;
+
+/// How long a migration may take in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeLimit {
+    /// What follows from bytes and rate.
+    #[default]
+    Computed,
+    /// What an operator says.
+    Given(Duration),
+    /// As long as it comes nearer to its end.
+    None,
+}
+
+/// What is seen at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Where the migration is.
+    pub phase: Phase,
+    /// The link stands.
+    pub is_link_up: bool,
+    /// The guest is suspended for the whole move.
+    pub is_suspended: bool,
+    /// What the destination lacks of all disks, in bytes.
+    pub disk_left_bytes: u64,
+    /// What is left of this pass over the memory, in bytes; of the whole before its first pass.
+    pub ram_left_bytes: u64,
+    /// Passes over the memory.
+    pub ram_passes: u64,
+    /// What the guest dirties of it, in bytes a second.
+    pub ram_dirty_bytes_per_s: u64,
+    /// What arrives; 0: not known yet.
+    pub goodput_bytes_per_s: u64,
+    /// What the link may carry at most; none: what it gives.
+    pub limit_bytes_per_s: Option<u64>,
+}
+
+/// What follows from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// By then it has ended: after so much time with the link up.
+    Bounded(Duration),
+    /// It is given up, for this reason.
+    GiveUp(String),
+    /// A suspended guest has waited long enough for the link.
+    LinkGone(String),
+}
+
+/// The clocks of one migration.
+#[derive(Clone, Debug)]
+pub struct Convergence {
+    no_progress: Duration,
+    /// A suspended guest waits so long for a link.
+    suspended: Duration,
+    wish: TimeLimit,
+    last: Option<Duration>,
+    /// Time with the link up so far, and of that in bulk.
+    spent: Duration,
+    in_bulk: Duration,
+    /// When it last came nearer, in time spent.
+    nearer: Duration,
+    limit: Option<Duration>,
+    allowed_bytes_per_s: Option<u64>,
+    down_since: Option<Duration>,
+    best: Best,
+}
+
+/// The nearest so far.
+#[derive(Clone, Debug, Default)]
+struct Best {
+    phase: Option<Phase>,
+    left_bytes: u64,
+    pass: u64,
+    /// With how much the smallest pass began.
+    pass_bytes: u64,
+    is_pass_smaller: bool,
+}
+
+impl Convergence {
+    /// For a migration that may go on for `no_progress` without coming nearer, and a suspended guest that waits for a
+    /// link for as long as `suspended`.
+    pub fn new(no_progress: Duration, suspended: Duration, wish: TimeLimit) -> Self {
+        Self {
+            no_progress,
+            suspended,
+            wish,
+            last: None,
+            spent: Duration::ZERO,
+            in_bulk: Duration::ZERO,
+            nearer: Duration::ZERO,
+            limit: None,
+            allowed_bytes_per_s: None,
+            down_since: None,
+            best: Best::default(),
+        }
+    }
+
+    /// After how much time with the link up it is given up; none: not known yet, or never.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// Takes a look in, and says what follows.
+    pub fn handle_look(&mut self, look: &Look, now: Duration) -> Option<Word> {
+        let since = now.saturating_sub(self.last.replace(now).unwrap_or(now));
+        if look.is_link_up {
+            self.spent += since;
+            self.down_since = None;
+        } else if let Some(word) = self.without_link(look, now) {
+            return Some(word);
+        }
+        if !matches!(look.phase, Phase::Bulk | Phase::PreCopy) {
+            self.best.phase = None;
+            return None;
+        }
+        if look.phase == Phase::Bulk && look.is_link_up {
+            self.in_bulk += since;
+        }
+        if self.best.handle(look) {
+            self.nearer = self.spent;
+        }
+        if let Some(bounded) = self.bound(look) {
+            return Some(bounded);
+        }
+        self.give_up(look)
+    }
+
+    fn without_link(&mut self, look: &Look, now: Duration) -> Option<Word> {
+        let down = now.saturating_sub(*self.down_since.get_or_insert(now));
+        let is_waiting = matches!(look.phase, Phase::Bulk | Phase::PreCopy);
+        (look.is_suspended && is_waiting && down > self.suspended).then(|| {
+            self.down_since = None;
+            Word::LinkGone(format!("the guest is suspended, and there was no link for {} s", down.as_secs()))
+        })
+    }
+
+    /// The limit, when it becomes known, and when it becomes another: an operator who takes bandwidth gives time.
+    fn bound(&mut self, look: &Look) -> Option<Word> {
+        let limit = match self.wish {
+            TimeLimit::None => return None,
+            TimeLimit::Given(limit) => limit,
+            TimeLimit::Computed => {
+                let is_known = look.goodput_bytes_per_s > 0 && self.in_bulk >= BELIEVED_AFTER;
+                let is_less =
+                    look.limit_bytes_per_s.unwrap_or(u64::MAX) < self.allowed_bytes_per_s.unwrap_or(u64::MAX);
+                if !is_known || (self.limit.is_some() && !is_less) {
+                    return None;
+                }
+                let left_bytes = look.disk_left_bytes.saturating_add(look.ram_left_bytes);
+                let carried = look.limit_bytes_per_s.unwrap_or(u64::MAX).min(look.goodput_bytes_per_s).max(1);
+                let bytes_take = Duration::from_secs(left_bytes / carried);
+                let limit = self.spent + BASE + bytes_take * FACTOR;
+                self.limit.map_or(limit, |before| before.max(limit))
+            }
+        };
+        self.allowed_bytes_per_s = look.limit_bytes_per_s;
+        (self.limit.replace(limit) != Some(limit)).then_some(Word::Bounded(limit))
+    }
+
+    fn give_up(&self, look: &Look) -> Option<Word> {
+        let steps_take = Duration::from_secs(STEPS_BYTES / look.goodput_bytes_per_s.max(1));
+        let patience =
+            if look.goodput_bytes_per_s == 0 { self.no_progress } else { steps_take.max(self.no_progress) };
+        let why = if self.spent.saturating_sub(self.nearer) > patience {
+            format!("it has not come nearer to its end for {}", spelled(patience))
+        } else {
+            let limit = self.limit.filter(|limit| self.spent > *limit)?;
+            format!("it has taken {}, and may not take longer (--time-limit)", spelled(limit))
+        };
+        let what = match look.phase {
+            Phase::Bulk => "the guest writes to its disks as fast as they are copied".to_owned(),
+            _ => format!("the guest dirties {} of memory", rate(look.ram_dirty_bytes_per_s)),
+        };
+        Some(Word::GiveUp(format!(
+            "{why}, with the link up: {what}, and the link carries {}; let it stand still for longer \
+             (--max-downtime) or for the whole move (--cold), or give it more bandwidth. The copies of its disks stay \
+             there, and are gone on with",
+            rate(look.goodput_bytes_per_s)
+        )))
+    }
+}
+
+impl Best {
+    /// True if this is nearer than ever.
+    fn handle(&mut self, look: &Look) -> bool {
+        let left_bytes = match look.phase {
+            Phase::Bulk => look.disk_left_bytes,
+            _ => look.disk_left_bytes.saturating_add(look.ram_left_bytes),
+        };
+        if self.phase != Some(look.phase) {
+            *self = Self {
+                phase: Some(look.phase),
+                left_bytes,
+                pass: look.ram_passes,
+                pass_bytes: left_bytes,
+                is_pass_smaller: true,
+            };
+            return true;
+        }
+        if look.ram_passes > self.pass {
+            self.is_pass_smaller = (left_bytes as f64) < self.pass_bytes as f64 * CLEARLY_LESS;
+            self.pass_bytes = self.pass_bytes.min(left_bytes);
+            (self.pass, self.left_bytes) = (look.ram_passes, left_bytes);
+            return self.is_pass_smaller || look.ram_passes <= PASSES_TO_FULL_SHARE;
+        }
+        let is_less = left_bytes < self.left_bytes;
+        self.left_bytes = self.left_bytes.min(left_bytes);
+        is_less && self.is_pass_smaller
+    }
+}
+
+fn spelled(duration: Duration) -> String {
+    time(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

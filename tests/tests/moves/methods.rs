@@ -1,0 +1,107 @@
+//! Other ways to send a guest: suspended, uncompressed, through a program, and with a limit of time.
+
+use migrated::phase::{Outcome, Phase};
+use nix::sys::signal::Signal;
+use tests::guest_kit::Recipe;
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::program::signal;
+use tests::require;
+use tests::wan::{End, WanProfile};
+use tests::world::Plan;
+
+use crate::cuts::insist_on_one_attempt;
+use crate::{MAIN_JOB, SLOWLY, memory_at_once, over};
+
+/// S3-18, S1-13: a cold move suspends the guest when nothing can refuse any more, and lets it go on when it is given up.
+/// Without compression as much goes over as there is; with it less; the report has both.
+#[test]
+fn a_guest_that_is_suspended_for_its_move_goes_on_where_the_move_ends() {
+    let hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY, &["--cold"]].concat());
+    hosts.wait_for_event(End::SiteA, "suspended for the move");
+    sending.wait_for(Phase::Bulk);
+    hosts.migrated(End::SiteA, &["cancel", "web"]).run();
+    sending.end().stayed(Outcome::Cancelled);
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    prober.wait_for_answers(10);
+
+    let stored =
+        hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--cold", "--compress", "off"]].concat()).end().moved();
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    let (all, standing) = (stored.total_ms, stored.downtime_ms.expect("it stood still"));
+    assert!(standing <= all, "{standing} of {all} ms");
+    assert_eq!(stored.predicted_downtime_ms, None, "who suspends a guest asks for no prediction");
+    assert!(stored.ram.sent_bytes >= stored.ram.raw_bytes, "{:?}", stored.ram);
+    prober.wait_for_answers(20);
+
+    let compressed = hosts.send(End::SiteB, &["--wan", "web", "site-a", "--compress", "on"]).end().moved();
+    assert!(compressed.ram.sent_bytes * 2 < compressed.ram.raw_bytes, "{:?}", compressed.ram);
+    assert_eq!(hosts.states("web"), ["running", "moved"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteA, prober);
+}
+
+/// S1-03: a move says how long it may take, and has ended by then; the guest goes on. The copy is gone on with.
+#[test]
+fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() {
+    let hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let limited = [&MAIN_JOB[..], &SLOWLY, &["--time-limit", "4s"]].concat();
+    let report = hosts.send(End::SiteA, &limited).end().stayed(Outcome::RolledBack);
+    let has_said =
+        report.events.iter().any(|(_, what)| what.contains("given up if it takes longer than 4.0 s"));
+    assert!(has_said, "{:?}", report.events);
+    let why = report.reasons.join("; ");
+    assert!(why.contains("may not take longer (--time-limit)") && why.contains("bandwidth"), "{why}");
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    prober.wait_for_answers(10);
+
+    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    let report = sending.end().moved();
+    let has_said = report.events.iter().any(|(_, what)| what.starts_with("time limit: "));
+    assert!(has_said || report.total_ms < 5000, "{:?}", report.events);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// The link lies on a program's standard input and output, over a real WAN; when the programs are killed others take
+/// their place, and it is the same move.
+#[test]
+fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
+    let hosts = require!(Hosts::with(over(WanProfile::wan20()), &memory_at_once()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let program = hosts.program().display().to_string();
+    let transport = format!("exec:{program} link-stdio --to {}:7700", End::SiteB.address());
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--transport", &transport]].concat());
+    let carriers = || {
+        let all = hosts.processes(End::SiteA, "migrated");
+        let is_carrier = |pid: &u32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.windows(10).any(|word| word == b"link-stdio")
+        };
+        all.into_iter().filter(is_carrier).collect::<Vec<u32>>()
+    };
+    sending.wait_until("memory", |status| status.phase == Phase::PreCopy && status.ram.raw_bytes > 0);
+    let first = carriers();
+    assert_eq!(first.len(), 2, "one for control, one for the rest");
+    first.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    let lost =
+        sending.wait_until("the link to be lost", |status| !status.link.up || status.phase > Phase::PreCopy);
+    assert_eq!(lost.phase, Phase::PreCopy);
+    sending.wait_until("the link to be back", |status| {
+        status.link.up && status.link.sent_bytes > lost.link.sent_bytes
+    });
+    let report = sending.end().moved();
+    insist_on_one_attempt(&report);
+    assert!(report.link.congestion_control.starts_with("by "), "{:?}", report.link);
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+    prober.wait_for_answers(20);
+    resident.judge(&hosts, End::SiteB, prober);
+    assert_eq!(carriers(), [] as [u32; 0], "what carried the link has ended with it");
+}
