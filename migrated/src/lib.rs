@@ -28,6 +28,7 @@ pub mod host;
 pub mod journal;
 pub mod recover;
 pub mod switchover;
+pub mod trouble;
 pub mod migration;
 pub mod incoming;
 

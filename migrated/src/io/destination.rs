@@ -74,6 +74,7 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
         arrival: None,
         relays: JoinSet::new(),
         is_readdressed: false,
+        is_settled: true,
         replaced: None,
     };
     let ended = visit.run(server).await;
@@ -91,6 +92,8 @@ struct Visit {
     relays: JoinSet<()>,
     /// The source has asked for the names to lead here.
     is_readdressed: bool,
+    /// It is written down that the guest is here.
+    is_settled: bool,
     /// Told when the source begins anew.
     replaced: Option<Arc<Notify>>,
 }
@@ -167,7 +170,7 @@ impl Visit {
                 return self.take(id, &migration, generation, run).await;
             }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
-            Request::Concluded { migration } => done(self.conclude(&migration)),
+            Request::Concluded { migration } => done(self.conclude(&migration).await),
             Request::Consult { migration } => {
                 Answer::Consulted { promised: self.site.journal.last_step(&migration) }
             }
@@ -285,15 +288,15 @@ impl Visit {
             return;
         }
         self.stage = Stage::Running;
+        self.is_settled = false;
         self.site.forget_arrival(&arrival.reserve.guest.name);
         let _ = self.writer.notice(Notice::Running {}).await;
         let _ = arrival.handle.enter(Phase::Readdress);
         self.relays.abort_all();
-        if let Err(error) = arrival.settle().await {
-            tracing::error!(
-                guest = arrival.reserve.guest.name,
-                "cannot write down that the guest is here: {error:#}"
-            );
+        // What fails now is done again when the source says that all is over, or by the daemon after this one.
+        match arrival.settle().await {
+            Ok(()) => self.is_settled = true,
+            Err(error) => arrival.say_unsettled(&error),
         }
     }
 

@@ -21,6 +21,10 @@ pub struct Settings {
     pub bridge_b: Option<&'static str>,
     /// The program of site B that is started as QEMU, as the site sees it.
     pub qemu_b: Option<String>,
+    /// What each host has for its `state_dir`, which is then a file system of its own.
+    pub state_mib: Option<u64>,
+    /// The daemons' wall clocks can be set by [`Hosts::step_clock`](super::Hosts::step_clock).
+    pub own_clocks: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
 }

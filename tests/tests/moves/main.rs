@@ -25,6 +25,10 @@ mod looked;
 mod same_network;
 mod cuts;
 mod paused;
+mod disks;
+mod clocks;
+mod qemu_deaths;
+mod random;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

@@ -173,6 +173,8 @@ impl Arrival {
                 disk.call(Command::Promote { generation }).await?;
             }
         }
+        // What is lost before this promise the source has still (M8).
+        self.machine.qmp().state().await.context("its QEMU does not answer")?;
         self.promise(Step::Started)?;
         if run {
             self.machine.qmp().cont().await?;
@@ -200,6 +202,13 @@ impl Arrival {
         })?;
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
         Ok(())
+    }
+
+    /// It could not be written down that the guest is here.
+    pub fn say_unsettled(&self, error: &anyhow::Error) {
+        let trouble = format!("it is here, which cannot be written down in state_dir: {error:#}");
+        tracing::error!(guest = self.reserve.guest.name, "{trouble}");
+        self.claim.set_trouble(&trouble);
     }
 
     /// The daemon after this one need not know of it any more.

@@ -37,7 +37,7 @@ impl Visit {
             (Ok(false), Ok(())) => "it was refused before, and that holds for ever".to_owned(),
             // Nothing was promised: the source asks again.
             (Err(error), _) => {
-                tracing::error!(migration, "{error}");
+                tracing::error!(migration, "{:#}", anyhow::Error::from(error));
                 return None;
             }
         };
@@ -52,8 +52,12 @@ impl Visit {
         }
     }
 
-    /// The source knows that the guest runs here: the account is closed.
-    pub(super) fn conclude(&self, migration: &str) -> Result<()> {
+    /// The source knows that the guest runs here: the account is closed, if it is written down that the guest is here.
+    pub(super) async fn conclude(&mut self, migration: &str) -> Result<()> {
+        if let Some(arrival) = self.arrival.as_ref().filter(|_| !self.is_settled) {
+            arrival.settle().await.inspect_err(|error| arrival.say_unsettled(error))?;
+            self.is_settled = true;
+        }
         let site = &self.site;
         let records = site.journal.records();
         let last = records.iter().rev().find(|record| record.migration == migration);
@@ -79,7 +83,7 @@ impl Visit {
                 let running = taken && matches!(last, Some(Step::Started | Step::Done));
                 Answer::Verdict { taken, running }
             }
-            Err(error) => Answer::Refused { reasons: vec![error.to_string()] },
+            Err(error) => Answer::Refused { reasons: vec![format!("{:#}", anyhow::Error::from(error))] },
         }
     }
 }
