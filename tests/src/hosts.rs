@@ -32,6 +32,9 @@ use sending::MOVE_LIMIT;
 use settings::Settings;
 use turn::Turn;
 
+/// What runs guests.
+const QEMU: &str = "qemu-system-x86_64";
+
 /// Two hosts that know each other.
 #[derive(Debug)]
 pub struct Hosts {
@@ -55,7 +58,7 @@ impl Hosts {
 
     /// The same with settings of the daemons.
     pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
-        for name in ["qemu-system-x86_64", "nft"] {
+        for name in [QEMU, "nft"] {
             program(name)?;
         }
         let programs = [binaries::migrated()?, binaries::blockd()?];
@@ -74,7 +77,12 @@ impl Hosts {
             }
             let state_dir = settings.state_mib.map(|mib| Volume::plain(site, "state", mib));
             hosts.state_dirs.extend(state_dir);
-            let config = settings.config(site, end, control, &hosts.programs[1]);
+            let mut blockd = hosts.programs[1].clone();
+            if settings.own_clocks {
+                blockd = clocks::without_library(site, &blockd);
+                clocks::without_library(site, Path::new(QEMU));
+            }
+            let config = settings.config(site, end, control, &blockd);
             fs::write(site.join("config.toml"), config).expect("write a configuration");
             if settings.own_clocks {
                 hosts.step_clock(end, 0);

@@ -155,6 +155,8 @@ async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome
             return false;
         }
     } else if context.machine.has_ended() {
+        // Its disks and taps are still there; nobody else ends them, for nobody else has it.
+        context.machine.quit().await;
         claim.set_machine(None);
         claim.set_trouble("QEMU ended while the guest was being moved");
     }

@@ -1,11 +1,14 @@
 //! Wall clocks that are set while the daemons run. The kernel has one for all; `libfaketime` gives a daemon its own, and
-//! leaves it the monotonic clock. What a daemon starts has the kernel's.
+//! leaves it the monotonic clock. What a daemon starts has the kernel's: a guest's clock is another matter, and blockd has
+//! given up the right to read a file of offsets.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use super::Hosts;
 use crate::requires::Missing;
+use crate::site::Site;
 use crate::wan::End;
 
 /// The library of Debian's package.
@@ -24,9 +27,17 @@ pub fn environment() -> Result<Vec<String>, Missing> {
         &format!("FAKETIME_TIMESTAMP_FILE=/site/{FILE}"),
         "FAKETIME_NO_CACHE=1",
         "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        "FAKETIME_ONLY_CMDS=migrated",
     ];
     Ok(words.map(str::to_owned).to_vec())
+}
+
+/// Make a program of a site that becomes `program` without that library; where the site sees it.
+pub fn without_library(site: &Site, program: &Path) -> PathBuf {
+    let name = program.file_name().expect("a program has a name");
+    let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec {} \"$@\"\n", program.display());
+    fs::write(site.join(name), script).expect("write a program");
+    fs::set_permissions(site.join(name), fs::Permissions::from_mode(0o755)).expect("make it one");
+    site.inside(name)
 }
 
 impl Hosts {

@@ -43,7 +43,9 @@ impl Settings {
         }
         let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
         let at_b = |setting| if end == End::SiteB { setting } else { None };
-        if let Some(qemu) = at_b(self.qemu_b.as_deref()) {
+        let qemu =
+            if self.own_clocks { Some("/site/qemu-system-x86_64") } else { at_b(self.qemu_b.as_deref()) };
+        if let Some(qemu) = qemu {
             let _ = writeln!(text, "qemu = {qemu:?}");
         }
         let bridge = at_b(self.bridge_b).unwrap_or("br0");

@@ -194,14 +194,14 @@ impl Arrival {
     pub async fn settle(&self) -> Result<()> {
         self.site.tend(&self.claim, self.machine.clone());
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
-        self.claim.keep(|record| {
+        let kept = self.claim.keep(|record| {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
             record.came_from = Some(self.source.clone());
-        })?;
+        });
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
-        Ok(())
+        Ok(kept?)
     }
 
     /// It could not be written down that the guest is here.
