@@ -150,15 +150,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         eyes.limit(context, &sample, passes).await;
     }
     let now = context.now();
-    for (id, status) in &disks {
-        let series = || Series::new(now, status.replication.deltas_total);
-        context
-            .known()
-            .deltas
-            .entry(id.clone())
-            .or_insert_with(series)
-            .push(now, status.replication.deltas_total);
-    }
+    note_deltas(context, now, &disks);
     context.handle.update(|status| {
         if let Some(link) = link {
             status.link = link;
@@ -178,6 +170,14 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     if phase == Phase::Bulk && !has_trouble && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
+    }
+}
+
+fn note_deltas(context: &Arc<Context>, now: Duration, disks: &[(String, DiskStatus)]) {
+    for (id, status) in disks {
+        let deltas_total = status.replication.deltas_total;
+        let series = || Series::new(now, deltas_total);
+        context.known().deltas.entry(id.clone()).or_insert_with(series).push(now, deltas_total);
     }
 }
 
