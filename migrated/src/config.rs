@@ -159,6 +159,8 @@ pub struct Migration {
     pub paused_deadline_ms: u64,
     /// How long a reservation, and the link of a migration, live without a sign of the other host.
     pub lease_ms: u64,
+    /// How long a disk may fail, at either host, before a migration is given up for it.
+    pub disk_trouble_ms: u64,
     /// The congestion control that connections ask for, as the kernel calls it.
     pub congestion_control: String,
     /// Connections that carry the bulk together, where that control is not bbr; 1: as with bbr.
@@ -184,6 +186,7 @@ impl Default for Migration {
             ram_start_ms: 2000,
             paused_deadline_ms: 20_000,
             lease_ms: 7_200_000,
+            disk_trouble_ms: 60_000,
             congestion_control: BBR.to_owned(),
             stripes: 8,
             compression: Compression::Auto,

@@ -29,6 +29,7 @@ pub mod journal;
 pub mod recover;
 pub mod switchover;
 pub mod convergence;
+pub mod trouble;
 pub mod migration;
 pub mod incoming;
 

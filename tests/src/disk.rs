@@ -48,13 +48,18 @@ pub struct FaultyDisk {
     faults: PathBuf,
 }
 
+/// Files that have requests fail as long as they are there.
+pub const READS: &str = "fail-reads";
+/// Likewise.
+pub const WRITES: &str = "fail-writes";
+
 impl FaultyDisk {
     /// A disk of `size_bytes` on which every write and read takes `delay_ms` longer.
     pub fn new(scratch: &Scratch, size_bytes: u64, delay_ms: u32) -> Self {
         let (fuse, files) = (scratch.join("fuse"), scratch.join("files"));
         fs::create_dir(&fuse).expect("create a mount point");
         fs::create_dir(&files).expect("create a mount point");
-        let (backing, faults) = (scratch.sparse("backing", size_bytes), scratch.join("faults"));
+        let (backing, faults) = (scratch.sparse("backing", size_bytes), scratch.path().to_owned());
         let disk = fuse.join("disk");
         let server = Program::start(
             "nbdfuse",
@@ -80,14 +85,16 @@ impl FaultyDisk {
     /// From now on every write that reaches the disk fails with EIO, or no longer.
     pub fn fail_writes(&self, fail: bool) {
         if fail {
-            fs::write(&self.faults, "").expect("switch faults on");
+            fs::write(self.faults.join(WRITES), "").expect("switch faults on");
         } else {
-            fs::remove_file(&self.faults).expect("switch faults off");
+            fs::remove_file(self.faults.join(WRITES)).expect("switch faults off");
         }
     }
 }
 
-fn serve_words(disk: &Path, backing: &Path, faults: &Path, delay_ms: u32) -> Vec<String> {
+/// The words of an nbdfuse that makes the file `disk` of the file `backing`: slow, and failing as the files [`READS`] and
+/// [`WRITES`] in the folder `faults` say.
+pub fn serve_words(disk: &Path, backing: &Path, faults: &Path, delay_ms: u32) -> Vec<String> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut words: Vec<String> = vec![text(disk), "--command".into()];
     words.extend(["nbdkit", "-s", "--exit-with-parent"].map(String::from));
@@ -95,8 +102,10 @@ fn serve_words(disk: &Path, backing: &Path, faults: &Path, delay_ms: u32) -> Vec
     words.push(text(backing));
     words.push(format!("delay-write={delay_ms}ms"));
     words.push(format!("delay-read={delay_ms}ms"));
-    words.extend(["error-pwrite=EIO", "error-pwrite-rate=100%"].map(String::from));
-    words.push(format!("error-pwrite-file={}", text(faults)));
+    for (call, file) in [("pread", READS), ("pwrite", WRITES)] {
+        words.extend([format!("error-{call}=EIO"), format!("error-{call}-rate=100%")]);
+        words.push(format!("error-{call}-file={}", text(&faults.join(file))));
+    }
     words
 }
 

@@ -29,6 +29,7 @@ use crate::site::capture::Capture;
 use crate::wait::{PATIENCE, wait_until};
 
 pub mod capture;
+pub mod volume;
 
 const INIT: &str = include_str!("site/init.sh");
 
@@ -81,6 +82,16 @@ impl Site {
     /// The path of the same file as programs inside see it.
     pub fn inside(&self, path: impl AsRef<Path>) -> PathBuf {
         Path::new(OWN).join(path)
+    }
+
+    /// The path of the same file as the test sees it with what is mounted inside. Only while the site has power.
+    pub fn seen(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.seen_as(&self.inside(path))
+    }
+
+    /// A file that the site sees at `path`, likewise.
+    fn seen_as(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.pid(), path.display()))
     }
 
     /// Its first process, as the host sees it.

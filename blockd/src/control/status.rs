@@ -98,6 +98,12 @@ pub struct Replication {
     pub replicate_to: String,
     /// Why the last session ended; empty: it did not.
     pub last_error: String,
+    /// Reads of this disk that failed; they are tried again.
+    pub read_failures_total: u64,
+    /// Sessions that the replica ended because it could not go on.
+    pub replica_failures_total: u64,
+    /// Why the last of these failed; empty: none has.
+    pub last_failure: String,
 }
 
 /// The replica, seen from itself.

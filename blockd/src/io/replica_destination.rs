@@ -148,7 +148,7 @@ impl Receiver {
     /// Runs every op that is due.
     fn work(&self, destination: &mut Destination, idle: bool) -> anyhow::Result<()> {
         while let Some(op) = destination.poll_op(idle) {
-            let outcome = self.run_op(&op, destination).map_err(|error| format!("{op:?}: {error}"));
+            let outcome = self.run_op(&op, destination).map_err(|error| format!("cannot {op}: {error}"));
             destination.handle_done(outcome)?;
         }
         let applied = &self.applied;

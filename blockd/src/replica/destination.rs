@@ -12,6 +12,7 @@
 //! Does no I/O: it names the next [`Op`], and is told how it went. Holds at most one batch.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use thiserror::Error;
 
@@ -63,6 +64,19 @@ pub enum Op {
     RecordEpoch(u64),
     /// Record the generation that the disk is sealed for (0: none), durably.
     RecordSeal(u64),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, extent) = match self {
+            Op::Write(extent, _) => ("write", extent),
+            Op::Zero { extent, .. } => ("zero", extent),
+            Op::Compare(extent, _) | Op::CompareZeros(extent) => ("read", extent),
+            Op::Flush => return f.write_str("make it durable"),
+            Op::RecordEpoch(_) | Op::RecordSeal(_) => return f.write_str("write the sidecar"),
+        };
+        write!(f, "{verb} {} bytes at {}", extent.len, extent.offset)
+    }
 }
 
 /// Why a session ends.

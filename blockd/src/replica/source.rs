@@ -29,7 +29,7 @@ use crate::delta::{Content, DataSlice};
 use crate::extent::{Extent, LEAF_BYTES};
 use crate::tracker::{Taken, Tracker};
 
-pub use step::{Found, Hashed, Outgoing, SealState, SentCounts, SourceConfig, Step, StreamError};
+pub use step::{Failures, Found, Hashed, Outgoing, SealState, SentCounts, SourceConfig, Step, StreamError};
 
 /// Changes are gathered until there are this many bytes, or until they are old enough.
 const GATHER_BYTES: u64 = 64 << 10;
@@ -82,6 +82,7 @@ pub struct Source {
     seal: SealState,
     unseal_to_say: bool,
     last_error: Option<String>,
+    failures: Failures,
     counts: SentCounts,
 }
 
@@ -111,6 +112,7 @@ impl Source {
             seal: SealState::Open,
             unseal_to_say: false,
             last_error: None,
+            failures: Failures::default(),
             counts: SentCounts::default(),
         }
     }
@@ -245,11 +247,6 @@ impl Source {
         self.counts
     }
 
-    /// Why the last read of the source's disk failed, since the stream was made.
-    pub fn last_error(&self) -> Option<&str> {
-        self.last_error.as_deref()
-    }
-
     fn poll_stream(&mut self, tracker: &mut Tracker, now: Duration) -> Step {
         loop {
             if self.items_bytes + LEAF_BYTES > self.config.batch_bytes || self.items.len() + 1 >= ITEMS_MAX {
@@ -365,11 +362,6 @@ impl Source {
         self.items_bytes = 0;
         self.counts.batches_total += 1;
         Step::Send(Outgoing::Batch { epoch, seq, items: std::mem::take(&mut self.items) })
-    }
-
-    fn rest_after_failure(&mut self, reason: String, now: Duration) {
-        self.read_retry_at = now + READ_RETRY;
-        self.last_error = Some(reason);
     }
 
     fn hello(&self) -> Vec<u8> {

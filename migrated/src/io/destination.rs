@@ -24,7 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::incoming::{Stage, allow};
 use crate::io::journal_file::unix_ms;
@@ -49,6 +49,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often QEMU is asked whether it holds the guest, should its event be lost.
 const ASKED_EVERY: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether a source is still heard.
+const QUIET_LOOKED: Duration = Duration::from_secs(1);
 
 /// Serves a link until it ends.
 pub async fn serve(site: Arc<Site>, link: Link) {
@@ -91,7 +94,7 @@ struct Visit {
     relays: JoinSet<()>,
     /// The source has asked for the names to lead here.
     is_readdressed: bool,
-    /// Told when the source begins anew.
+    /// Told when the source begins anew, or has nothing left to ask for.
     replaced: Option<Arc<Notify>>,
 }
 
@@ -104,11 +107,15 @@ impl Visit {
             let replaced = self.replaced.clone();
             tokio::select! {
                 () = async { replaced.expect("it is there in these stages").notified().await },
-                    if self.replaced.is_some() && self.stage < Stage::Taken =>
+                    if self.replaced.is_some() && matches!(self.stage, Stage::Reserved | Stage::Loaded | Stage::Running) =>
                 {
-                    self.give_up("the source began a new migration of this guest", true).await;
+                    if self.stage < Stage::Taken {
+                        self.give_up("the source has begun anew, or given up", true).await;
+                    }
                     return Ok(());
                 }
+                // Whatever became of its source: the guest is here, and others may do something with it.
+                () = quiet(&self.link), if self.stage == Stage::Running => return Ok(()),
                 call = server.next() => match call {
                     Some(call) => self.handle(call).await?,
                     None => return Ok(()),
@@ -285,15 +292,12 @@ impl Visit {
             return;
         }
         self.stage = Stage::Running;
-        self.site.forget_arrival(&arrival.reserve.guest.name);
         let _ = self.writer.notice(Notice::Running {}).await;
         let _ = arrival.handle.enter(Phase::Readdress);
         self.relays.abort_all();
+        // What fails now is done again when the source says that all is over, or by the daemon after this one.
         if let Err(error) = arrival.settle().await {
-            tracing::error!(
-                guest = arrival.reserve.guest.name,
-                "cannot write down that the guest is here: {error:#}"
-            );
+            arrival.say_unsettled(&error);
         }
     }
 
@@ -309,11 +313,21 @@ impl Visit {
         if self.stage < Stage::Taken {
             self.give_up(reason, true).await;
         } else if let Some(arrival) = self.arrival.take() {
+            self.site.forget_arrival(&arrival.reserve.guest.name);
             if !self.is_readdressed {
                 see_to_names(&arrival).await;
             }
             end_well(&arrival);
         }
+    }
+}
+
+/// Waits until nothing has been heard of the source for so long that it has given up what it had left to ask for.
+async fn quiet(link: &Link) {
+    let limit = Phase::Readdress.row().deadline.expect("its deadline ends it at the source");
+    let mut tick = interval(QUIET_LOOKED);
+    while Duration::from_millis(link.status().quiet_ms) < limit {
+        tick.tick().await;
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use thiserror::Error;
 
 use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict};
@@ -14,7 +16,7 @@ use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from
 #[derive(Debug, Error)]
 pub enum JournalError {
     /// The system said no.
-    #[error("cannot {verb} the journal {path}")]
+    #[error("cannot {verb} the journal {path}; look at the room and the disk of state_dir")]
     Io {
         /// What was tried.
         verb: &'static str,
@@ -47,6 +49,10 @@ pub enum JournalError {
     },
 }
 
+/// Room that is taken when a migration begins, for everything that it will promise: what has begun is never stopped by
+/// a full disk.
+const ROOM_BYTES: i64 = 64 << 10;
+
 /// A host's journal.
 #[derive(Debug)]
 pub struct JournalFile {
@@ -58,7 +64,20 @@ pub struct JournalFile {
 struct Inner {
     file: File,
     records: Vec<Record>,
+    /// Bytes of the file that are whole records.
+    whole_bytes: u64,
     broken: bool,
+}
+
+impl Inner {
+    /// Takes room behind the last record, where the file system knows how to.
+    fn take_room(&self) -> io::Result<()> {
+        let from = i64::try_from(self.whole_bytes).map_err(io::Error::other)?;
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, from, ROOM_BYTES) {
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => Ok(()),
+            taken => Ok(taken?),
+        }
+    }
 }
 
 impl JournalFile {
@@ -81,7 +100,8 @@ impl JournalFile {
                 .and_then(|folder| folder.sync_all())
                 .map_err(failed("sync the folder of"))?;
         }
-        Ok(Self { path: path.to_owned(), inner: Mutex::new(Inner { file, records, broken: false }) })
+        let inner = Inner { file, records, whole_bytes: whole as u64, broken: false };
+        Ok(Self { path: path.to_owned(), inner: Mutex::new(inner) })
     }
 
     /// Appends a record; it is durable when this returns. Blocks for as long as the disk takes.
@@ -93,12 +113,22 @@ impl JournalFile {
         if inner.broken {
             return Err(JournalError::Broken { path: self.path.clone() });
         }
-        let line = encode(&record);
-        let written = inner.file.write_all(&line).and_then(|()| inner.file.sync_data());
-        if let Err(source) = written {
-            inner.broken = true;
-            return Err(JournalError::Io { verb: "append to", path: self.path.clone(), source });
+        let failed = |verb| move |source| JournalError::Io { verb, path: self.path.clone(), source };
+        if matches!(record.step, Step::Begun | Step::Reserved) {
+            inner.take_room().map_err(failed("take room for"))?;
         }
+        let line = encode(&record);
+        if let Err(source) = inner.file.write_all(&line) {
+            // What there is of it is cut off; else what the file says is not known.
+            let cut = inner.file.set_len(inner.whole_bytes).and_then(|()| inner.file.sync_all());
+            inner.broken = cut.is_err();
+            return Err(failed("append to")(source));
+        }
+        if let Err(source) = inner.file.sync_data() {
+            inner.broken = true;
+            return Err(failed("sync")(source));
+        }
+        inner.whole_bytes += line.len() as u64;
         inner.records.push(record);
         Ok(())
     }
@@ -217,6 +247,7 @@ mod tests {
             inner: Mutex::new(Inner {
                 file: OpenOptions::new().append(true).open("/dev/full").unwrap(),
                 records: Vec::new(),
+                whole_bytes: 0,
                 broken: false,
             }),
         };

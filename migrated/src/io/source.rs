@@ -118,10 +118,10 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
         run.account.ask_disks(&context).await;
     }
     let report = run.account.report(&context, outcome, run.migration.reasons());
-    settle(&context, &claim, outcome).await;
+    let is_settled = settle(&context, &claim, outcome).await;
     if context.known().is_taken_back {
         tell_taken_back(&context, &claim);
-    } else {
+    } else if is_settled {
         forget(&context.site, context.handle.id());
     }
     let link = context.known().link.take();
@@ -132,8 +132,8 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     context.handle.end(report);
 }
 
-/// Writes down where the guest is now.
-async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome) {
+/// Writes down where the guest is now. False: it could not be, and the daemon after this one has to do it.
+async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome) -> bool {
     if outcome == Outcome::Moved {
         let (to, generation) = (context.peer.name.clone(), context.known().generation);
         claim.set_machine(None);
@@ -143,14 +143,24 @@ async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome
             record.moved_to = Some(to);
             record.generation = generation;
         });
-        let done = context.promise(Step::Done);
-        for error in [kept.map_err(anyhow::Error::from).err(), done.err()].into_iter().flatten() {
-            tracing::error!(migration = context.handle.id(), "the move cannot be written down: {error:#}");
+        // However it once came here, with an account that may still be open: that is over.
+        let written = kept
+            .and_then(|()| context.site.arrivals_kept.remove(&context.guest.name))
+            .map_err(anyhow::Error::from)
+            .and_then(|()| context.promise(Step::Done));
+        if let Err(error) = written {
+            let why = format!("it has moved, which cannot be written down in state_dir: {error:#}");
+            tracing::error!(migration = context.handle.id(), "{why}");
+            claim.set_trouble(&why);
+            return false;
         }
     } else if context.machine.has_ended() {
+        // Its disks and taps are still there; nobody else ends them, for nobody else has it.
+        context.machine.quit().await;
         claim.set_machine(None);
         claim.set_trouble("QEMU ended while the guest was being moved");
     }
+    true
 }
 
 impl Run {

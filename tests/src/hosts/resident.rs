@@ -10,7 +10,7 @@ use crate::guest_kit::place::Place;
 use crate::guest_kit::service::{Answer, Service};
 use crate::guest_kit::{ADDRESS, GuestKit, Recipe};
 use crate::oracle::image::{Holds, WrittenDisk};
-use crate::oracle::{self, Evidence, Violation};
+use crate::oracle::{self, Evidence, Kind, Violation};
 use crate::prober::figures::{Figures, Threshold};
 use crate::prober::record::Numbers;
 use crate::prober::{Prober, Watch};
@@ -80,7 +80,7 @@ impl Resident {
     ) -> Result<Self, Missing> {
         let kit = GuestKit::prepare(recipe)?;
         let site = hosts.site(End::SiteA);
-        let state = kit.install(&site.join("images"), &site.join("boot"));
+        let state = kit.install(&site.seen("images"), &site.join("boot"));
         kit.install_boot(&hosts.site(End::SiteB).join("boot"));
         let guest = change(kit.guest().clone());
         let description = toml::to_string(&guest).expect("a description is made of plain values");
@@ -142,14 +142,8 @@ impl Resident {
         wait_for(PATIENCE, "the guest to be off", || {
             (hosts.states(&self.guest.name)[there as usize] == "stopped").then_some(())
         });
-        let disks = (0..self.guest.disks.len()).map(|disk| WrittenDisk {
-            image: self.image(hosts, there, disk),
-            holds: if disk == 0 { Holds::FileSystem } else { Holds::Numbers },
-            slots: SLOTS,
-            most: Some(client.disks[disk].highest()),
-        });
         let expected = hosts.site(there).name();
-        let disks = disks.collect();
+        let disks = self.written(hosts, there, |disk| Some(client.disks[disk].highest()));
         let evidence = Evidence {
             disks,
             identical: Vec::new(),
@@ -168,9 +162,38 @@ impl Resident {
         }
     }
 
+    /// It has lost its memory and is off, and with it its sessions: have the oracle judge that everything that the client
+    /// heard of is on the disks of the site where it is.
+    #[track_caller]
+    pub fn judge_disks(&self, hosts: &Hosts, there: End, prober: Prober) {
+        let (client, expected) = (prober.finish(), hosts.site(there).name());
+        let evidence = Evidence {
+            disks: self.written(hosts, there, |_| None),
+            identical: Vec::new(),
+            memory: None,
+            running: vec![expected],
+            expected,
+            client: &client,
+        };
+        let mut found = oracle::violations(&evidence, hosts.world.scratch.path());
+        found.retain(|violation| violation.kind != Kind::Session);
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    /// Its disks at a site; `most` is the highest number of one that was ever begun, where that is known.
+    fn written(&self, hosts: &Hosts, there: End, most: impl Fn(usize) -> Option<u64>) -> Vec<WrittenDisk> {
+        let disks = (0..self.guest.disks.len()).map(|disk| WrittenDisk {
+            image: self.image(hosts, there, disk),
+            holds: if disk == 0 { Holds::FileSystem } else { Holds::Numbers },
+            slots: SLOTS,
+            most: most(disk),
+        });
+        disks.collect()
+    }
+
     /// The image of one of its disks at a site, as the test sees it.
     pub fn image(&self, hosts: &Hosts, end: End, disk: usize) -> PathBuf {
-        hosts.site(end).join("images").join(&self.guest.disks[disk].image)
+        hosts.site(end).seen("images").join(&self.guest.disks[disk].image)
     }
 }
 

@@ -18,7 +18,7 @@ impl Hosts {
         let network =
             site.shell("ip -o link | cut -d: -f2; ip route show table all; ip rule; nft list ruleset");
         found.extend(network.lines().map(|line| format!("network: {}", line.trim())));
-        let images = fs::read_dir(site.join("images")).expect("list a site's images").flatten();
+        let images = fs::read_dir(site.seen("images")).expect("list a site's images").flatten();
         found.extend(images.map(|file| format!("image: {}", file.file_name().display())));
         found.sort();
         found

@@ -18,7 +18,7 @@ done
 # The site's files may lie below something that is shared.
 if [ -d ".$covered" ]; then mount -t tmpfs covered ".$covered"; fi
 mkdir -p proc sys run tmp var/tmp root dev/net dev/shm dev/pts site old
-for node in null zero full random urandom kvm net/tun vhost-net; do
+for node in null zero full random urandom kvm fuse net/tun vhost-net; do
     [ -c "/dev/$node" ] || continue
     : >"dev/$node"
     mount --bind "/dev/$node" "dev/$node"

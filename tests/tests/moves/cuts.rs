@@ -25,11 +25,12 @@ const BRIDGES: [&str; 2] = ["10.1.0.1", "10.2.0.1"];
 const OTHER: [&str; 2] = ["192.0.2.33", "192.0.2.34"];
 
 /// A guest whose disk takes a while on a thin link.
-fn recipe() -> Recipe {
+pub fn recipe() -> Recipe {
     Recipe { name: "stayer".to_owned(), disk_mib: 96, fill: Fill::Thirds, ..Recipe::default() }
 }
 
-const STAYER: [&str; 3] = ["--wan", "stayer", "site-b"];
+/// Its main job.
+pub const STAYER: [&str; 3] = ["--wan", "stayer", "site-b"];
 
 /// The link is lost while something goes over it, and comes back; the guest works all the while.
 fn lose(

@@ -26,6 +26,10 @@ mod same_network;
 mod cuts;
 mod paused;
 mod methods;
+mod disks;
+mod clocks;
+mod qemu_deaths;
+mod random;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

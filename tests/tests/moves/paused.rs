@@ -26,12 +26,12 @@ use crate::{MAIN_JOB, over};
 const ITS_CARD: &str = "ether src 52:54:00:10:00:10";
 
 /// So long that what comes after the pause is met in its middle.
-fn long_link() -> WanProfile {
+pub fn long_link() -> WanProfile {
     WanProfile::new(50, Duration::from_millis(500))
 }
 
 /// Memory begins at once, and a paused guest does not wait long.
-fn hasty() -> Settings {
+pub fn hasty() -> Settings {
     let migration = "ram_start_ms = 3600000\nmax_downtime_ms = 3000\npaused_deadline_ms = 8000";
     Settings { migration: migration.to_owned(), ..Settings::default() }
 }

@@ -145,6 +145,10 @@ impl Daemon {
         if let Some(error) = guard.source.last_error() {
             error.clone_into(&mut status.last_error);
         }
+        let failures = guard.source.failures();
+        status.read_failures_total = failures.reads_total;
+        status.replica_failures_total = failures.replica_total;
+        status.last_failure.clone_from(&failures.last);
         status.stale_leaves = guard.tracker.agreement().unverified_leaves();
         status.mismatched_leaves = guard.tracker.agreement().mismatched_leaves();
         status.deltas_per_second = guard.deltas.series(clock::now()).collect();

@@ -1,7 +1,10 @@
-//! What the replica says: welcome, acknowledgements with the leaves that differ, seals, failures.
+//! What the replica says: welcome, acknowledgements with the leaves that differ, seals, failures; and what the source's own
+//! disk says when it fails.
 
-use super::step::{SealState, StreamError};
-use super::{Phase, Source};
+use std::time::Duration;
+
+use super::step::{Failures, SealState, StreamError};
+use super::{Phase, READ_RETRY, Source};
 use crate::extent::Extent;
 use crate::replica::wire::{self, FrameType, Header, Refused};
 use crate::tracker::Tracker;
@@ -38,7 +41,12 @@ impl Source {
             (FrameType::Refused, Phase::Greeting { said: true }) => {
                 Err(StreamError::Refused(Refused::decode(body)?))
             }
-            (FrameType::Failed, _) => Err(StreamError::Failed(wire::decode_text(body)?)),
+            (FrameType::Failed, _) => {
+                let reason = wire::decode_text(body)?;
+                self.failures.replica_total += 1;
+                self.failures.last.clone_from(&reason);
+                Err(StreamError::Failed(reason))
+            }
             (FrameType::Ack, Phase::Streaming) => {
                 self.handle_ack(tracker, header.seq, &wire::decode_differing(body)?)
             }
@@ -51,6 +59,24 @@ impl Source {
             }
             _ => Err(StreamError::Protocol("a frame came out of turn")),
         }
+    }
+
+    /// The source's own disk could not be read: the rest waits too, so that it is not asked all the time.
+    pub(super) fn rest_after_failure(&mut self, reason: String, now: Duration) {
+        self.read_retry_at = now + READ_RETRY;
+        self.failures.reads_total += 1;
+        self.failures.last.clone_from(&reason);
+        self.last_error = Some(reason);
+    }
+
+    /// Why the last read of the source's disk failed, since the stream was made.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// What has failed so far, at either end.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Another copy than the one that was sealed: it has to be sealed itself.

@@ -109,6 +109,17 @@ pub enum SealState {
     Differs(u64),
 }
 
+/// What could not be done, since the process started: it is tried again, however often it fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Reads of the source's own disk.
+    pub reads_total: u64,
+    /// Sessions that the replica ended because it could not go on.
+    pub replica_total: u64,
+    /// Why the last of them failed.
+    pub last: String,
+}
+
 /// Totals of what was sent, since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SentCounts {

@@ -50,6 +50,8 @@ fn a_place_that_cannot_be_read_does_not_hold_up_the_rest() {
     source.handle_read_back(&mut tracker, Found::Failed("bad sector".into()), now);
     assert!(matches!(source.poll(&mut tracker, now), Step::Wait(Some(_))), "it rests for a moment");
     assert_eq!(source.last_error(), Some("bad sector"));
+    let failures = source.failures();
+    assert_eq!((failures.reads_total, failures.replica_total, &*failures.last), (1, 0, "bad sector"));
     now += READ_RETRY;
     let mut seen = Vec::new();
     while seen.last() != Some(&0) {
@@ -60,6 +62,19 @@ fn a_place_that_cannot_be_read_does_not_hold_up_the_rest() {
     let rest: Vec<u64> = (1..SIZE / BATCH).map(|batch| batch * BATCH).chain([0]).collect();
     assert_eq!(seen, rest, "the bad place comes again when its turn does");
     assert!(tracker.pending().is_empty());
+}
+
+#[test]
+fn a_replica_that_cannot_go_on_is_counted_and_its_reason_is_kept() {
+    let (mut source, mut tracker) = streaming();
+    let body = wire::encode_text("cannot write: no space");
+    let header = wire::Header::for_body(FrameType::Failed, 1, 0, &body);
+    let error = source.handle_frame(&mut tracker, &header, &body).unwrap_err();
+    assert_eq!(error, StreamError::Failed("cannot write: no space".into()));
+    source.handle_disconnected(&mut tracker);
+    let failures = source.failures();
+    assert_eq!((failures.reads_total, failures.replica_total), (0, 1));
+    assert_eq!(failures.last, "cannot write: no space", "also when the stream is gone");
 }
 
 #[test]

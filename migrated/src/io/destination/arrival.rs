@@ -173,6 +173,8 @@ impl Arrival {
                 disk.call(Command::Promote { generation }).await?;
             }
         }
+        // What is lost before this promise the source has still (M8).
+        self.machine.qmp().state().await.context("its QEMU does not answer")?;
         self.promise(Step::Started)?;
         if run {
             self.machine.qmp().cont().await?;
@@ -192,14 +194,21 @@ impl Arrival {
     pub async fn settle(&self) -> Result<()> {
         self.site.tend(&self.claim, self.machine.clone());
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
-        self.claim.keep(|record| {
+        let kept = self.claim.keep(|record| {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
             record.came_from = Some(self.source.clone());
-        })?;
+        });
         self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
-        Ok(())
+        Ok(kept?)
+    }
+
+    /// It could not be written down that the guest is here.
+    pub fn say_unsettled(&self, error: &anyhow::Error) {
+        let trouble = format!("it is here, which cannot be written down in state_dir: {error:#}");
+        tracing::error!(guest = self.reserve.guest.name, "{trouble}");
+        self.claim.set_trouble(&trouble);
     }
 
     /// The daemon after this one need not know of it any more.

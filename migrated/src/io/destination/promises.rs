@@ -1,6 +1,6 @@
 //! What a visit promises to its source, journalled before it is said: taken, refused, and that all is over (M2).
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::Visit;
 use crate::incoming::Stage;
@@ -37,7 +37,7 @@ impl Visit {
             (Ok(false), Ok(())) => "it was refused before, and that holds for ever".to_owned(),
             // Nothing was promised: the source asks again.
             (Err(error), _) => {
-                tracing::error!(migration, "{error}");
+                tracing::error!(migration, "{:#}", anyhow::Error::from(error));
                 return None;
             }
         };
@@ -52,7 +52,8 @@ impl Visit {
         }
     }
 
-    /// The source knows that the guest runs here: the account is closed.
+    /// The source knows that the guest runs here: the account is closed, if it is written down that the guest is here. It
+    /// may say so over another link than the one over which the guest came.
     pub(super) fn conclude(&self, migration: &str) -> Result<()> {
         let site = &self.site;
         let records = site.journal.records();
@@ -60,8 +61,15 @@ impl Visit {
         let last = last.filter(|last| last.peer == self.link.peer() && last.step == Step::Started);
         let Some(last) = last.cloned() else { return Ok(()) };
         let done = Record { step: Step::Done, unix_ms: unix_ms(), ..last.clone() };
-        tokio::task::block_in_place(|| site.journal.append(done))?;
-        Ok(site.arrivals_kept.remove(&last.guest)?)
+        tokio::task::block_in_place(|| {
+            site.guests.save(&last.guest).context("cannot write down in state_dir that the guest is here")?;
+            anyhow::Ok(site.journal.append(done)?)
+        })?;
+        site.arrivals_kept.remove(&last.guest)?;
+        if self.arrival.is_none() {
+            site.replace_arrival(&last.guest, self.link.peer());
+        }
+        Ok(())
     }
 
     pub(super) fn verdict(&self, migration: String, generation: u64) -> Answer {
@@ -75,11 +83,24 @@ impl Visit {
         };
         match tokio::task::block_in_place(|| self.site.journal.decide(refused)) {
             Ok(taken) => {
+                if !taken {
+                    self.let_go_of(&migration);
+                }
                 let last = self.site.journal.last_step(&migration);
                 let running = taken && matches!(last, Some(Step::Started | Step::Done));
                 Answer::Verdict { taken, running }
             }
-            Err(error) => Answer::Refused { reasons: vec![error.to_string()] },
+            Err(error) => Answer::Refused { reasons: vec![format!("{:#}", anyhow::Error::from(error))] },
+        }
+    }
+
+    /// What came over another link for a migration that was refused will never be taken: nothing is kept for it.
+    fn let_go_of(&self, migration: &str) {
+        let records = self.site.journal.records();
+        let reserved =
+            records.iter().find(|record| record.migration == migration && record.step == Step::Reserved);
+        if let Some(reserved) = reserved.filter(|_| self.arrival.is_none()) {
+            self.site.replace_arrival(&reserved.guest, self.link.peer());
         }
     }
 }

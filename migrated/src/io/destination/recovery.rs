@@ -116,7 +116,7 @@ fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<()> {
             return arrival.give_up(&reason, false).await;
         }
         if let Err(error) = arrival.settle().await {
-            error!(guest = arrival.reserve.guest.name, "cannot write down that the guest is here: {error:#}");
+            arrival.say_unsettled(&error);
         }
         see_to_names(&arrival).await;
         end_well(&arrival);

@@ -163,7 +163,8 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
         let kept =
             KeptArrival { source: source.to_owned(), reserve: reserve.clone(), reserved: reserved.clone() };
         tokio::task::block_in_place(|| {
-            site.arrivals_kept.save(&guest.name, &kept)?;
+            let saved = site.arrivals_kept.save(&guest.name, &kept);
+            saved.context("cannot write down in state_dir what is to come")?;
             anyhow::Ok(site.journal.append(record)?)
         })?;
         let sizes: BTreeMap<String, u64> =

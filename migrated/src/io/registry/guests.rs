@@ -129,6 +129,17 @@ impl<M: Clone> Guests<M> {
         self.lock().get(name).cloned().ok_or_else(|| no_guest(name))
     }
 
+    /// Writes down once more what is kept of a guest, which may have failed when it came; durable when this returns.
+    pub fn save(&self, name: &str) -> io::Result<()> {
+        let Some(record) = self.lock().get(name).map(|known| known.record.clone()) else { return Ok(()) };
+        self.folder.save(name, &record)?;
+        if let Some(known) = self.lock().get_mut(name) {
+            // What troubled it was that.
+            known.trouble.clear();
+        }
+        Ok(())
+    }
+
     /// Takes a guest that is known, to do something with it. Refused: somebody else does.
     pub fn claim(&self, name: &str, task: Task) -> Result<Claim<M>, Failure> {
         let mut known = self.lock();

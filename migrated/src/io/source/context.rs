@@ -256,7 +256,7 @@ impl Context {
         };
         let kept =
             tokio::task::block_in_place(|| self.site.departures.save(&departure.migration, &departure));
-        kept.context("cannot write down what is to be moved")
+        kept.context("cannot write down in state_dir what is to be moved")
     }
 
     /// Ends all tasks.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use blockd::control::{Command, Verify};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ pub async fn replicate(context: &Arc<Context>) -> Result<()> {
             Ok(found) => break found?,
             // As long as the link is down nobody can answer.
             Err(_) if !context.link()?.status().up => {}
-            Err(late) => return Err(late).context("the destination's disks do not answer"),
+            Err(_) => bail!("the destination's disks do not answer{}", last_errors(context).await),
         }
     }
     context.event("disks: recording, the copy begins");
@@ -66,6 +66,19 @@ async fn connected(context: &Arc<Context>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the disks say why they are not connected.
+async fn last_errors(context: &Arc<Context>) -> String {
+    let mut said = String::new();
+    for (_, described, disk) in context.copied_disks() {
+        if let Ok(status) = disk.status().await
+            && !status.replication.last_error.is_empty()
+        {
+            said += &format!("; {:?} says: {}", described.id, status.replication.last_error);
+        }
+    }
+    said
 }
 
 /// Seals every disk for the handover (D8).

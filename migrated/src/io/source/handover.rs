@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::context::Context;
 use super::prepare::{self, REDIAL};
+use super::recovery::ask_for_ever;
 use crate::io::peer_channel::PeerError;
 use crate::journal::Step;
 use crate::peer::{Answer, Request};
@@ -122,14 +123,19 @@ fn note(context: &Arc<Context>, taken: bool, running: bool) {
     }
 }
 
-/// Lets the destination close its account: this host knows that the guest runs there. If that is lost, nothing is: the
-/// destination only keeps the account open.
+/// Lets the destination close its account: this host knows that the guest runs there. Where it does not answer now it is
+/// told later; if that is lost, nothing is: the destination only keeps the account open.
 pub async fn conclude(context: &Arc<Context>) {
-    let migration = context.handle.id().to_owned();
-    let Ok(client) = context.client() else { return };
-    if !matches!(timeout(PING_LIMIT, client.order(Request::Concluded { migration })).await, Ok(Ok(()))) {
-        context.event("the destination was not told that its account can be closed");
+    let request = Request::Concluded { migration: context.handle.id().to_owned() };
+    if let Ok(client) = context.client()
+        && matches!(timeout(PING_LIMIT, client.order(request.clone())).await, Ok(Ok(())))
+    {
+        return;
     }
+    context.event("the destination will be told later that its account can be closed");
+    let (site, to) = (Arc::clone(&context.site), context.peer.name.clone());
+    let limit = Duration::from_millis(site.config.migration.lease_ms);
+    tokio::spawn(async move { timeout(limit, ask_for_ever(&site, &to, request)).await });
 }
 
 /// Waits until the guest runs at the destination; asks again over a new link where the old one ends. False: it does not,

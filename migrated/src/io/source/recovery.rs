@@ -138,6 +138,13 @@ async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Depa
     tracing::warn!(guest = claim.name(), "{trouble}");
     claim.set_trouble(if taken { "" } else { &trouble });
     forget(&site, id);
+    drop(claim);
+    if !taken {
+        // So that nothing is kept there for a guest that does not come. It refuses by being asked.
+        let verdict = Request::Verdict { migration: id.clone(), generation: departure.generation };
+        let limit = Duration::from_millis(site.config.migration.lease_ms);
+        let _ = timeout(limit, ask_for_ever(&site, to, verdict)).await;
+    }
 }
 
 fn promise(site: &Site, departure: &Departure, step: Step) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Looks at everything several times a second: status for people, a prediction, and the memory's gate.
 //!
-//! It decides nothing about phases; what follows from its looks, `switchover` and `convergence` say. A look that fails is left out; whoever it concerns notices by itself.
+//! It decides nothing about phases; what follows from its looks, `switchover`, `convergence` and `trouble` say. A look that
+//! fails is left out; whoever it concerns notices by itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +22,16 @@ use crate::qmp::MigrateInfo;
 use crate::quantity;
 use crate::status::{DiskProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
+use crate::trouble::{Change, Trouble};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Looks between two words to the destination about it.
 const MIRRORED_EVERY: u32 = 10;
+
+/// A guest that stands still waits so long for a disk that fails.
+const PAUSED_TROUBLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Compression is not believed to be better than this when what is left is counted.
 const RATIO_MAX: f64 = 4.0;
@@ -51,6 +57,7 @@ struct Eyes {
     ratio: Ratio,
     told: Option<RamLimits>,
     convergence: Convergence,
+    troubles: BTreeMap<String, Trouble>,
 }
 
 impl Eyes {
@@ -62,6 +69,7 @@ impl Eyes {
             progress: Progress::default(),
             ratio: Ratio::default(),
             told: None,
+            troubles: BTreeMap::new(),
             convergence: Convergence::new(no_progress, suspended, context.options.time_limit),
         }
     }
@@ -88,6 +96,42 @@ impl Eyes {
             self.told = Some(limits);
         }
     }
+
+    /// Says which disks fail, or no longer do. Gives why the migration cannot go on, once one has for too long.
+    fn heed(
+        &mut self,
+        context: &Arc<Context>,
+        phase: Phase,
+        disks: &[(String, DiskStatus)],
+    ) -> Option<String> {
+        let now = context.now();
+        let wanted = Duration::from_millis(context.site.config.migration.disk_trouble_ms);
+        let limit = if phase == Phase::StopAndCopy { PAUSED_TROUBLE_LIMIT.min(wanted) } else { wanted };
+        let (from, to) = (&context.site.config.name, &context.peer.name);
+        let mut given_up = None;
+        for (id, status) in disks {
+            let trouble = self.troubles.entry(id.clone()).or_default();
+            let change = trouble.handle_look(now, &status.replication);
+            let (words, remedy) = (trouble.words(id, from, to), trouble.remedy(from, to));
+            match change {
+                Some(Change::Begun) => {
+                    context.warn(format!("{words}; {remedy}: it is tried again for {} s", limit.as_secs()));
+                }
+                Some(Change::Over) => context.event(format!("disk {id}: it works again")),
+                None if trouble.lasts(now).is_some_and(|lasted| lasted >= limit) => {
+                    let kept = "what was copied is kept for the next attempt";
+                    given_up.get_or_insert(format!("{words}; {remedy}, then send it again: {kept}"));
+                }
+                None => {}
+            }
+        }
+        given_up
+    }
+
+    /// Whether a disk fails: no time to pause a guest, which would wait for it.
+    fn has_trouble(&self, now: Duration) -> bool {
+        self.troubles.values().any(|trouble| trouble.lasts(now).is_some())
+    }
 }
 
 async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Event>) {
@@ -99,6 +143,13 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         add_disk(&mut sample, &status);
         disks.push((described.id, status));
     }
+    if matches!(phase, Phase::Bulk | Phase::PreCopy | Phase::StopAndCopy)
+        && let Some(reason) = eyes.heed(context, phase, &disks)
+    {
+        // Nobody listens any more once the migration has ended.
+        let _ = events.send(Event::Broken(reason)).await;
+    }
+    let has_trouble = eyes.has_trouble(context.now());
     let memory = match phase {
         Phase::PreCopy | Phase::StopAndCopy => context.machine.qmp().query_migrate().await.ok(),
         _ => None,
@@ -120,7 +171,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     }
     let prediction = predict(&sample);
     if phase == Phase::PreCopy {
-        let open = ram_may_flow(&sample, context.options.max_downtime);
+        let open = !has_trouble && ram_may_flow(&sample, context.options.max_downtime);
         if let Some(ram) = &context.known().ram {
             ram.set_open(open);
         }
@@ -128,15 +179,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         eyes.limit(context, &sample, passes).await;
     }
     let now = context.now();
-    for (id, status) in &disks {
-        let series = || Series::new(now, status.replication.deltas_total);
-        context
-            .known()
-            .deltas
-            .entry(id.clone())
-            .or_insert_with(series)
-            .push(now, status.replication.deltas_total);
-    }
+    note_deltas(context, now, &disks);
     context.handle.update(|status| {
         if let Some(link) = link {
             status.link = link;
@@ -155,9 +198,10 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         status.time_limit_s = eyes.convergence.limit().map(|limit| limit.as_secs());
     });
     if let Some(event) = eyes.judge(context, &context.handle.status()) {
+        // Nobody listens any more once the migration has ended.
         let _ = events.send(event).await;
     }
-    if phase == Phase::Bulk && disks_nearly_done(&sample, context.options.ram_start) {
+    if phase == Phase::Bulk && !has_trouble && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
     }
@@ -180,6 +224,14 @@ fn seen(context: &Context, status: &Status) -> Look {
         ram_dirty_bytes_per_s: ram.dirty_bytes_per_s,
         goodput_bytes_per_s: status.link.goodput_bytes_per_s,
         limit_bytes_per_s: status.link.limit_bytes_per_s,
+    }
+}
+
+fn note_deltas(context: &Arc<Context>, now: Duration, disks: &[(String, DiskStatus)]) {
+    for (id, status) in disks {
+        let deltas_total = status.replication.deltas_total;
+        let series = || Series::new(now, deltas_total);
+        context.known().deltas.entry(id.clone()).or_insert_with(series).push(now, deltas_total);
     }
 }
 
