@@ -64,6 +64,9 @@ impl Eyes {
 }
 
 async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Event>) {
+    if let Ok(link) = context.link() {
+        context.hear_link(&link);
+    }
     let phase = context.handle.status().phase;
     let mut sample = Sample::default();
     let mut disks = Vec::new();
@@ -101,15 +104,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         eyes.limit(context, &sample, passes).await;
     }
     let now = context.now();
-    for (id, status) in &disks {
-        let series = || Series::new(now, status.replication.deltas_total);
-        context
-            .known()
-            .deltas
-            .entry(id.clone())
-            .or_insert_with(series)
-            .push(now, status.replication.deltas_total);
-    }
+    count_deltas(context, &disks, now);
     context.handle.update(|status| {
         if let Some(link) = link {
             status.link = link;
@@ -129,6 +124,14 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     if phase == Phase::Bulk && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
+    }
+}
+
+fn count_deltas(context: &Arc<Context>, disks: &[(String, DiskStatus)], now: Duration) {
+    for (id, status) in disks {
+        let total = status.replication.deltas_total;
+        let mut known = context.known();
+        known.deltas.entry(id.clone()).or_insert_with(|| Series::new(now, total)).push(now, total);
     }
 }
 
