@@ -59,7 +59,7 @@ fn lose(
 }
 
 /// It took one attempt.
-fn insist_on_one_attempt(report: &Report) {
+pub fn insist_on_one_attempt(report: &Report) {
     assert!(report.phases.is_sorted_by_key(|(phase, _)| *phase), "{:?}", report.phases);
     let memory = report.events.iter().filter(|(_, what)| what.contains("the first pass begins"));
     assert_eq!(memory.count(), 1, "{:?}", report.events);
