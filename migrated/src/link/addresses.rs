@@ -63,7 +63,7 @@ impl Addresses {
             of.and_then(|found| found.rate.clone().ok()).unwrap_or(0)
         };
         let best = self.bulk.iter().map(rate_of).max().unwrap_or(0);
-        let enough = best / 100 * AS_FAST_PERCENT;
+        let enough = best - best / 100 * (100 - AS_FAST_PERCENT);
         // Sorting keeps the order of those that are alike.
         self.bulk.sort_by_key(|address| {
             let rate = rate_of(address);
@@ -173,7 +173,7 @@ mod tests {
         let (first, second) = ("198.51.100.5:7071", "203.0.113.5:7072");
         let order = |rates: [Result<u64, &str>; 2]| {
             let mut addresses = two();
-            addresses.rank(&[found(first, rates[0].clone()), found(second, rates[1].clone())]);
+            addresses.rank(&[found(first, rates[0]), found(second, rates[1])]);
             addresses.bulk()[0]
         };
         assert_eq!(order([Ok(250_000), Ok(2_500_000)]), at(second));

@@ -103,11 +103,10 @@ fn jittered(pause: Duration, dice: u8) -> Duration {
 }
 
 #[cfg(test)]
-mod both_sides;
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    mod both_sides;
 
     const LONG: Duration = Duration::from_secs(5);
 

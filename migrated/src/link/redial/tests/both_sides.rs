@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Redial, takes_own};
+use crate::link::redial::{Redial, takes_own};
 use crate::link::session::Side;
 
 /// How long TCP, TLS and the hello may take.
@@ -12,7 +12,7 @@ const WITHIN_MAX: Duration = Duration::from_secs(5);
 /// After so long it must have come right, and stay so.
 const SETTLED: Duration = Duration::from_secs(60);
 /// More connections than this would be a fight.
-const CONNECTIONS_MAX: usize = 10;
+const CONNECTIONS_MAX: usize = 16;
 const SIDES: [Side; 2] = [Side::Dialler, Side::Listener];
 
 /// A generator of numbers that is the same everywhere.
@@ -114,7 +114,8 @@ impl Both {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Lost { side, connection } => {
-                if connection.is_some() && self.held[side] != connection {
+                // What was replaced meanwhile is not missed.
+                if self.held[side] != connection {
                     return;
                 }
                 self.held[side] = None;
