@@ -14,6 +14,8 @@ use std::time::Duration;
 use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
 
+use crate::link::addresses::one_or_many;
+
 pub use self::allow::{Allow, Allowance, Network4, Pattern};
 pub use self::read::{ConfigError, parse};
 
@@ -25,9 +27,9 @@ pub struct Config {
     pub name: String,
     /// Where peers reach the control side of this host.
     pub listen: SocketAddr,
-    /// Where peers reach its data side; none: at `listen`.
-    #[serde(default)]
-    pub listen_data: Option<SocketAddr>,
+    /// Where peers reach its data side, one address or several; none: at `listen`.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub listen_data: Vec<SocketAddr>,
     /// What has to outlive a reboot: key, peers, guests, journals, reports.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
@@ -61,6 +63,9 @@ pub struct Config {
     /// The zones that this host may update.
     #[serde(default, rename = "dns")]
     pub zones: Vec<Zone>,
+    /// The data addresses of a peer, by its name, where they are not those that it gave when it was paired.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, Vec<SocketAddr>>,
     /// What carries the links to a peer, by its name; others are reached by TCP. Written like `--transport`.
     #[serde(default)]
     pub transports: BTreeMap<String, String>,

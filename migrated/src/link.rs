@@ -13,6 +13,7 @@
 //! channels see a stall and no error. Nothing here knows a socket, a clock or a key: see `io::link`.
 //!
 //! Where one connection cannot carry the data lane's rate, `stripes` spreads it over several, below the session.
+//! `addresses` and `redial` say where and when a lane is dialled, `probe` how fast an address is.
 //!
 //! Memory is bounded whatever the peer does: at most [`session::CHANNELS_MAX`] channels that each side opened live
 //! at a time, each with at most [`channel::WINDOW_BYTES_MAX`] received and not read, and at most
@@ -23,12 +24,15 @@ use std::fmt;
 pub mod fields;
 pub mod wire;
 pub mod stripes;
+pub mod probe;
 pub mod hello;
 pub mod token;
 pub mod channel;
 pub mod goodput;
 pub mod schedule;
 pub mod session;
+pub mod addresses;
+pub mod redial;
 pub mod error;
 
 /// What a channel is for. Decides its connection, its priority and its buffers.

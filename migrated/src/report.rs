@@ -56,6 +56,26 @@ pub struct LinkReport {
     pub goodput_bytes_per_s: u64,
     /// Congestion control.
     pub congestion_control: String,
+    /// Where disks and memory went last; empty: a program carried them.
+    #[serde(default)]
+    pub data_address: String,
+    /// Where the daemons' words went last; empty: a program carried them.
+    #[serde(default)]
+    pub control_address: String,
+    /// What was found of the destination's data addresses, the fastest first; empty: there was no choice.
+    #[serde(default)]
+    pub probes: Vec<ProbeReport>,
+}
+
+/// An address, looked at when the link was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Which.
+    pub address: String,
+    /// Bytes a second that arrived there; none: it is not known.
+    pub goodput_bytes_per_s: Option<u64>,
+    /// Why it is not known; else empty.
+    pub trouble: String,
 }
 
 /// The memory.

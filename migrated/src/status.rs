@@ -184,4 +184,10 @@ pub struct LinkProgress {
     pub limit_bytes_per_s: Option<u64>,
     /// Congestion control in use ("bbr").
     pub congestion_control: String,
+    /// Where disks and memory go; empty: a program carries them.
+    #[serde(default)]
+    pub data_address: String,
+    /// Where the daemons' words go; empty: a program carries them.
+    #[serde(default)]
+    pub control_address: String,
 }

@@ -38,6 +38,9 @@ pub struct Watch {
     pub address: Ipv4Addr,
     /// Lines of the echo session a second.
     pub lines_per_s: u32,
+    /// How long each of them is, and its answer at least.
+    #[serde(default)]
+    pub line_bytes: u16,
     /// Datagrams a second; 0: none.
     pub datagrams_per_s: u32,
     /// Disks whose acknowledged numbers are recorded.
@@ -49,7 +52,14 @@ pub struct Watch {
 impl Watch {
     /// The usual: 20 lines and 50 datagrams a second, one disk.
     pub fn over(address: Ipv4Addr) -> Self {
-        Self { address, lines_per_s: 20, datagrams_per_s: 50, disks: 1, last_answer_ms: 10_000 }
+        Self {
+            address,
+            lines_per_s: 20,
+            line_bytes: 0,
+            datagrams_per_s: 50,
+            disks: 1,
+            last_answer_ms: 10_000,
+        }
     }
 }
 

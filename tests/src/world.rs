@@ -188,6 +188,22 @@ impl World {
         b.ip(&format!("link set far0 master {bridge_b} up\n"));
     }
 
+    /// Cut the second network between the sites: what is sent there vanishes, and nobody is told.
+    pub fn cut_control(&self) {
+        for (site, other) in [(&self.site_a, CONTROL[1]), (&self.site_b, CONTROL[0])] {
+            // Nobody has that address.
+            site.spaces()
+                .ip(&format!("neigh replace {other} lladdr 02:00:00:00:00:99 nud permanent dev ctl0\n"));
+        }
+    }
+
+    /// Undo the cut of the second network.
+    pub fn restore_control(&self) {
+        for (site, other) in [(&self.site_a, CONTROL[1]), (&self.site_b, CONTROL[0])] {
+            site.spaces().ip(&format!("neigh del {other} dev ctl0\n"));
+        }
+    }
+
     /// The network of control is one cable between the sites, if they are there.
     fn join_sites(&self) {
         if !self.has_control_network || !self.site_a.is_up() || !self.site_b.is_up() {

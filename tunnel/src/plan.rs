@@ -22,9 +22,21 @@ use crate::filter;
 use crate::record::Record;
 use crate::transfer::{Move, Side};
 
-/// The largest packet inside the tunnel, where the WAN carries 1500: IPv4, UDP, VXLAN and an inner Ethernet header
-/// are 50 bytes. A larger one is answered by "too big", which ends what a TCP session tries.
-pub const MTU_BYTES: u32 = 1450;
+/// The largest packet on a way of which nothing is known.
+pub const USUAL_PATH_BYTES: u32 = 1500;
+
+/// What the tunnel puts around a packet: IPv4, UDP, VXLAN and an inner Ethernet header.
+const AROUND_BYTES: u32 = 50;
+/// The largest packet inside the tunnel.
+const MTU_BYTES_MAX: u32 = USUAL_PATH_BYTES - AROUND_BYTES;
+/// The smallest: every host of IPv4 takes that much. On a way for even less the kernel makes fragments.
+const MTU_BYTES_MIN: u32 = 576;
+
+/// The largest packet inside a tunnel over a way that carries packets of `path_bytes`. A larger one is answered by "too
+/// big", which ends what a TCP session tries.
+pub fn mtu_bytes(path_bytes: u32) -> u32 {
+    path_bytes.saturating_sub(AROUND_BYTES).clamp(MTU_BYTES_MIN, MTU_BYTES_MAX)
+}
 
 /// Where the rules stand: before the main table (32766) and whatever a VPN puts before it. Each has a place of its own,
 /// because the kernel removes the first rule of a place that has all that the request names, and maybe more.
@@ -49,6 +61,8 @@ pub struct Host {
     pub bridge_address: Option<Ipv4Addr>,
     /// The bridge's settings as they were before any move.
     pub earlier: Vec<(Setting, u32)>,
+    /// The largest packet on the way to the other end, as far as this host knows.
+    pub path_bytes: u32,
 }
 
 /// The bridge's settings that `side` changes at the switch, and what they become.
@@ -77,7 +91,7 @@ pub fn prepare(side: Side, moved: &Move, host: &Host) -> Vec<Change> {
             local: moved.local,
             remote: moved.remote,
             mac: moved.transit_mac(side),
-            mtu_bytes: MTU_BYTES,
+            mtu_bytes: mtu_bytes(host.path_bytes),
         })),
         // Second, so that whatever else exists is written down.
         Change::Add(Thing::Record { device: device.clone(), text: record(side, moved, host).to_text() }),
@@ -194,7 +208,7 @@ fn filter(family: Family, moved: &Move, body: String) -> Change {
 
 #[cfg(test)]
 mod tests {
-    use super::{Host, prepare, settings, switch};
+    use super::{Host, USUAL_PATH_BYTES, mtu_bytes, prepare, settings, switch};
     use crate::change::{Change, Family, Setting, Thing, undo};
     use crate::transfer::tests::example;
     use crate::transfer::{Move, Side};
@@ -208,7 +222,14 @@ mod tests {
             bridge_mac: [2, 0, 0, 0, 0, 0xb0],
             bridge_address: Some(Ipv4Addr::new(10, 1, 0, 1)),
             earlier: settings(side).iter().map(|(setting, value)| (*setting, value + 77)).collect(),
+            path_bytes: USUAL_PATH_BYTES,
         }
+    }
+
+    #[test]
+    fn a_tunnel_leaves_room_for_what_is_put_around_its_packets() {
+        // The usual, WireGuard over PPPoE, more than a guest sends, and a way that nothing fits.
+        assert_eq!([1500, 1412, 9000, 300].map(mtu_bytes), [1450, 1362, 1450, 576]);
     }
 
     fn told(changes: &[Change]) -> Vec<String> {

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::{Allow, Config, Migration, Network, Zone};
 use crate::guest::is_inner_path;
+use crate::link::addresses::DATA_ADDRESSES_MAX;
 use crate::link::stripes::STRIPES_MAX;
 use crate::transport::Transport;
 
@@ -51,10 +52,11 @@ impl Config {
         let mut faults = Faults::default();
         faults.name("name", &self.name);
         faults.reachable("listen", self.listen);
-        if let Some(address) = self.listen_data {
-            faults.reachable("listen_data", address);
-            let same = address == self.listen;
-            faults.fault(same, "listen_data", "is the same as listen", "leave it out");
+        faults.data_addresses("listen_data", &self.listen_data);
+        let same = self.listen_data.contains(&self.listen);
+        faults.fault(same, "listen_data", "is the same as listen", "leave it out");
+        for (peer, addresses) in &self.addresses {
+            faults.data_addresses(&format!("addresses.{peer}"), addresses);
         }
         faults.folders(self);
         if let Some(user) = &self.qemu.user {
@@ -117,6 +119,17 @@ impl Faults {
         let remedy = "give the address under which peers reach this host";
         self.fault(nowhere, key, format!("{address} is not an address of one host"), remedy);
         self.fault(address.port() == 0, key, "the port is 0", "peers need a fixed one, like 7070");
+    }
+
+    fn data_addresses(&mut self, key: &str, addresses: &[SocketAddr]) {
+        for (index, address) in addresses.iter().enumerate() {
+            self.reachable(key, *address);
+            let again = addresses[..index].contains(address);
+            self.fault(again, key, format!("{address} is there twice"), "remove one");
+        }
+        let count = addresses.len();
+        let remedy = format!("name the {DATA_ADDRESSES_MAX} best");
+        self.fault(count > DATA_ADDRESSES_MAX, key, format!("{count} addresses are too many"), &remedy);
     }
 
     fn folders(&mut self, config: &Config) {
@@ -274,16 +287,32 @@ mod tests {
     }
 
     #[test]
+    fn data_addresses_are_one_or_several_and_each_is_looked_at() {
+        let of = |value: &str| parse(&format!("{LEAST}listen_data = {value}\n"));
+        let one = of("\"198.51.100.1:7071\"").unwrap();
+        assert_eq!(one.listen_data, of("[\"198.51.100.1:7071\"]").unwrap().listen_data);
+        assert!(of("[]").unwrap().listen_data.is_empty());
+        let twice = of("[\"198.51.100.1:7071\", \"198.51.100.1:7071\"]").unwrap_err().to_string();
+        assert!(twice.contains("listen_data: 198.51.100.1:7071 is there twice"), "{twice}");
+        let many: Vec<String> = (1..=5).map(|last| format!("\"198.51.100.{last}:1\"")).collect();
+        let many = of(&format!("[{}]", many.join(","))).unwrap_err().to_string();
+        assert!(many.contains("5 addresses are too many"), "{many}");
+        assert!(of("7071").unwrap_err().to_string().contains("an address and a port"));
+        let peer = format!("{LEAST}[addresses]\nsite-b = [\"0.0.0.0:7071\"]\n");
+        assert!(refused(&peer).contains("addresses.site-b: 0.0.0.0:7071"));
+    }
+
+    #[test]
     fn the_example_of_the_documentation_is_read_and_says_everything() {
         let text = include_str!("../../../docs/examples/site-a.toml");
         let config = parse(text).unwrap();
         assert!(config.network.is_some() && config.zones.len() == 1 && config.bridges.len() == 1);
-        assert_eq!(config.transports.len(), 1);
+        assert_eq!((config.transports.len(), config.addresses["site-b"].len()), (1, 2));
         let allow = &config.allow["site-b"];
         assert!(allow.images.is_some() && allow.addresses.is_some() && allow.dns_names.is_some());
         assert!(
             config.qemu.user.is_some()
-                && config.listen_data.is_some()
+                && config.listen_data.len() == 2
                 && config.migration.bandwidth_bytes_per_s.is_some()
         );
     }

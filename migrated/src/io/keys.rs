@@ -17,6 +17,8 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::link::addresses::one_or_many;
+
 /// Bytes of a public key as TLS shows it.
 pub const SPKI_BYTES: usize = 44;
 /// What stands before the 32 bytes of an Ed25519 key there (RFC 8410).
@@ -129,8 +131,8 @@ pub struct Peer {
     pub name: String,
     /// Its control address.
     pub address: SocketAddr,
-    /// Its data address; none: the same.
-    pub data_address: Option<SocketAddr>,
+    /// Its data addresses; none: the same.
+    pub data_addresses: Vec<SocketAddr>,
     /// Its key.
     pub key: Spki,
 }
@@ -141,8 +143,9 @@ pub struct Peer {
 struct PeerEntry {
     name: String,
     address: SocketAddr,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    data_address: Option<SocketAddr>,
+    #[serde(default, alias = "data_address", deserialize_with = "one_or_many")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    data_addresses: Vec<SocketAddr>,
     key: String,
 }
 
@@ -216,7 +219,7 @@ impl PeerStore {
         let entry = |peer: &Peer| PeerEntry {
             name: peer.name.clone(),
             address: peer.address,
-            data_address: peer.data_address,
+            data_addresses: peer.data_addresses.clone(),
             key: BASE32_NOPAD.encode(&peer.key).to_lowercase(),
         };
         let file = PeersFile { peer: peers.iter().map(entry).collect() };
@@ -236,7 +239,7 @@ fn parse(text: &str) -> Result<Vec<Peer>, String> {
         let key = BASE32_NOPAD.decode(entry.key.to_uppercase().as_bytes()).ok();
         let key = key.and_then(|key| Spki::try_from(key).ok());
         let key = key.ok_or(format!("the key of {} is not one; pair with it again", entry.name))?;
-        Ok(Peer { name: entry.name, address: entry.address, data_address: entry.data_address, key })
+        Ok(Peer { name: entry.name, address: entry.address, data_addresses: entry.data_addresses, key })
     };
     file.peer.into_iter().map(peer).collect()
 }

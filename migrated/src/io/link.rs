@@ -3,8 +3,9 @@
 //! ```text
 //!  Link, Channel ──► shared (the pure session, a lock, wakers) ◄── lane × 2 (a task for each connection)
 //!       ▲                                                             ▲
-//!  dial (connects, redials) ──────────────────────────────────────────┤
-//!  listener (one port: links, data connections, pairing) ─────────────┘
+//!  dial (makes a link) ── probing (which data address?) ──────────────┤
+//!  redial (both sides: what was lost, the better way) ── dialler ─────┤
+//!  listener (links, data connections, pairing) ── register ───────────┘
 //! ```
 //!
 //! A link has two connections: control, which carries the control channel only, and data, for everything bulky (several
@@ -18,8 +19,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use self::shared::Shared;
-use super::keys::{Keys, KeysError, PeerStore};
+use super::keys::{Keys, KeysError, Peer, PeerStore};
 use crate::config::Config;
+use crate::link::addresses::{Addresses, Found};
 use crate::link::error::LinkError;
 use crate::link::hello::{VERSION_MAX, VERSION_MIN};
 use crate::link::session::ChannelStats;
@@ -29,14 +31,20 @@ use crate::transport::Transport;
 
 mod shared;
 mod channel;
+mod register;
 mod lane;
+mod dialler;
+mod redial;
+mod probing;
 mod dial;
 mod listener;
 mod relay;
 
 pub use channel::Channel;
 pub use listener::LinkListener;
+pub use register::Register;
 pub use relay::copy_both;
+pub use shared::News;
 
 /// How long an echo is waited for.
 const PING_WITHIN: Duration = Duration::from_secs(3);
@@ -54,8 +62,14 @@ pub struct LinkConfig {
     pub peers: PeerStore,
     /// Where it listens: links, pairing, and data connections.
     pub control: SocketAddr,
-    /// Where it listens for data connections only, and from where it dials them; none: as control.
-    pub data: Option<SocketAddr>,
+    /// Where it listens for data connections; if it is one, it dials them from there. None: as control.
+    pub data: Vec<SocketAddr>,
+    /// The data addresses of certain peers, where they are not those that are stored with them.
+    pub addresses: BTreeMap<String, Vec<SocketAddr>>,
+    /// Data addresses are probed when a link is made; not worth it for a few words.
+    pub probes: bool,
+    /// The links that live at this host.
+    pub register: Register,
     /// The limit with which links begin.
     pub bandwidth_bytes_per_s: Option<u64>,
     /// What carries links; none: what `transports` says of the peer, else TCP.
@@ -82,7 +96,10 @@ impl LinkConfig {
             keys: Keys::load(&config.state_dir)?,
             peers: PeerStore::load(&config.state_dir)?,
             control: config.listen,
-            data: config.listen_data,
+            data: config.listen_data.clone(),
+            addresses: config.addresses.clone(),
+            probes: false,
+            register: Register::default(),
             bandwidth_bytes_per_s: config.migration.bandwidth_bytes_per_s,
             transport: None,
             transports: transports(config),
@@ -92,6 +109,14 @@ impl LinkConfig {
             hello_within: Duration::from_secs(5),
             resume_for: Duration::from_millis(config.migration.lease_ms),
         })
+    }
+}
+
+impl LinkConfig {
+    /// Where a peer may be reached.
+    fn addresses_of(&self, peer: &Peer) -> Addresses {
+        let own = self.addresses.get(&peer.name).filter(|addresses| !addresses.is_empty());
+        Addresses::new(peer.address, own.unwrap_or(&peer.data_addresses).clone())
     }
 }
 
@@ -124,7 +149,7 @@ impl Link {
     }
 
     /// Makes a link to a peer: both connections stand when it returns.
-    pub async fn dial(config: &LinkConfig, peer: &super::keys::Peer) -> Result<Self, LinkError> {
+    pub async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Self, LinkError> {
         dial::dial(config, peer).await
     }
 
@@ -163,6 +188,8 @@ impl Link {
                 sent_bytes: session.sent_bytes(),
                 limit_bytes_per_s: session.limit_bytes_per_s(),
                 congestion_control: state.berths[Lane::Data as usize].congestion_control.clone(),
+                data_address: shown(state, Lane::Data),
+                control_address: shown(state, Lane::Control),
             }
         })
     }
@@ -170,6 +197,16 @@ impl Link {
     /// Things worth knowing that stop nothing.
     pub fn warnings(&self) -> Vec<String> {
         self.shared().with(|state, _| state.warnings.clone())
+    }
+
+    /// What has happened to it since this was asked the last time.
+    pub fn news(&self) -> Vec<News> {
+        self.shared().with(|state, _| std::mem::take(&mut state.news))
+    }
+
+    /// What was found of the other host's data addresses; nothing where there was no choice.
+    pub fn found(&self) -> Vec<Found> {
+        self.shared().with(|state, _| state.found.clone())
     }
 
     /// The sums over the live channels with this label.
@@ -190,6 +227,11 @@ impl Link {
     /// Lifts what the paused guest waits for; none: the usual order.
     pub fn prefer(&self, class: Option<Class>) {
         self.shared().with(|state, _| state.session.prefer(class));
+    }
+
+    /// Whether its connections stay where they are, as long as they live: a change to a better way takes a moment.
+    pub fn set_stays(&self, stays: bool) {
+        self.shared().with(|state, _| state.stays = stays);
     }
 
     /// A round trip over the control connection, now.
@@ -247,6 +289,11 @@ impl Link {
     fn shared(&self) -> &Arc<Shared> {
         &self.alive.shared
     }
+}
+
+/// Where the connection of a lane goes, for people.
+fn shown(state: &shared::State, lane: Lane) -> String {
+    state.berths[lane as usize].place.map(|place| place.to_string()).unwrap_or_default()
 }
 
 /// Since when nothing was heard: of the lane that was heard last, or since the last one fell.

@@ -22,7 +22,8 @@ use super::tls::greeting::{Dial, Secured, refuse};
 use crate::config::BBR;
 use crate::link::error::LinkError;
 use crate::link::hello::{
-    Hello, Message, NAME_BYTES_MAX, Pair, Purpose, Reach, RefusalCode, Refused, VERSION_MAX, VERSION_MIN,
+    ADDRESS_BYTES_MAX, Hello, Message, NAME_BYTES_MAX, Pair, Purpose, Reach, RefusalCode, Refused,
+    VERSION_MAX, VERSION_MIN,
 };
 use crate::link::token::{Book, Token, hash_key, prove, statement};
 use crate::transport::Transport;
@@ -48,10 +49,9 @@ impl Desk {
         keys: &Keys,
         peers: PeerStore,
         address: SocketAddr,
-        data_address: Option<SocketAddr>,
+        data_addresses: &[SocketAddr],
     ) -> Self {
-        let data = data_address.map(|address| address.to_string()).unwrap_or_default();
-        let reach = Reach { name, address: address.to_string(), data_address: data };
+        let reach = Reach { name, address: address.to_string(), data_addresses: told(data_addresses) };
         Self { keys: keys.clone(), peers, reach, address, book: Arc::default(), start: Instant::now() }
     }
 
@@ -179,9 +179,48 @@ fn read_reach(
         Ok(SocketAddr::new(ip, address.port()))
     };
     let address = dialled.map_or_else(|| read(&reach.address), Ok)?;
-    let data_address = match reach.data_address.as_str() {
-        "" => None,
-        text => Some(read(text)?),
-    };
-    Ok(Peer { name: reach.name.clone(), address, data_address, key })
+    let texts = reach.data_addresses.split(',').filter(|text| !text.is_empty());
+    let data_addresses = texts.map(read).collect::<Result<_, _>>()?;
+    Ok(Peer { name: reach.name.clone(), address, data_addresses, key })
+}
+
+/// As many data addresses as another host can be told when it is paired.
+fn told(addresses: &[SocketAddr]) -> String {
+    let mut text = String::new();
+    for address in addresses.iter().map(SocketAddr::to_string) {
+        if text.len() + 1 + address.len() > ADDRESS_BYTES_MAX {
+            tracing::warn!(
+                address,
+                "not told to hosts that are paired: too many; they can be given it in their [addresses]"
+            );
+            continue;
+        }
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text += &address;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_addresses_are_told_as_far_as_they_fit_and_read_again() {
+        let addresses: Vec<SocketAddr> =
+            (1..=4).map(|last| SocketAddr::from(([198, 51, 100, last], 7071))).collect();
+        let text = told(&addresses);
+        assert!(text.len() <= ADDRESS_BYTES_MAX && text.starts_with("198.51.100.1:7071,"), "{text}");
+        let reach = Reach { name: "far".into(), address: "0.0.0.0:7070".into(), data_addresses: text };
+        let seen = "192.0.2.5".parse().unwrap();
+        let peer = read_reach(&reach, None, seen, [0; 44]).unwrap();
+        assert_eq!(peer.address, "192.0.2.5:7070".parse().unwrap());
+        assert_eq!(peer.data_addresses, addresses[..3]);
+        let none = Reach { data_addresses: told(&[]), ..reach.clone() };
+        assert!(read_reach(&none, None, seen, [0; 44]).unwrap().data_addresses.is_empty());
+        let bad = Reach { data_addresses: "198.51.100.1:7071,here".into(), ..reach };
+        assert!(read_reach(&bad, None, seen, [0; 44]).is_err());
+    }
 }

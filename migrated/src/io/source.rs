@@ -255,6 +255,9 @@ impl Run {
             }
         }
         self.account.enter(phase, now);
+        if let Some(link) = &self.context.known().link {
+            link.set_stays((Phase::StopAndCopy..=Phase::Resume).contains(&phase));
+        }
         if phase == Phase::Recovering {
             self.account.forget_pause();
         }

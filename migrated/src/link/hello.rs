@@ -15,6 +15,7 @@
 //! one in words that the older one understands. Whose key it is was settled by TLS, not here.
 
 use super::fields::{Fields, Malformed, put_text};
+use super::probe::Probed;
 use super::stripes::STRIPES_MAX;
 
 /// First bytes of every message before the frames.
@@ -53,12 +54,14 @@ pub enum Purpose {
     Pair = 4,
     /// One of several connections that are the data connection together.
     Stripe = 5,
+    /// Finds out how fast this address is; carries nothing.
+    Probe = 6,
 }
 
 impl Purpose {
     /// Every purpose, in the order of its number.
-    pub const ALL: [Purpose; 5] =
-        [Purpose::Begin, Purpose::Control, Purpose::Data, Purpose::Pair, Purpose::Stripe];
+    pub const ALL: [Purpose; 6] =
+        [Purpose::Begin, Purpose::Control, Purpose::Data, Purpose::Pair, Purpose::Stripe, Purpose::Probe];
 }
 
 /// Why a hello was refused.
@@ -112,6 +115,8 @@ pub enum Message {
     Paired(Reach),
     /// The dialler says of which set of connections this one is, after the welcome.
     Stripe(Stripe),
+    /// The listener says what arrived of a probe; the connection is over.
+    Probed(Probed),
 }
 
 /// The dialler's first word.
@@ -154,8 +159,8 @@ pub struct Reach {
     pub name: String,
     /// Its control address; an unspecified IP address means the one that the connection shows.
     pub address: String,
-    /// Its data address; empty: the same.
-    pub data_address: String,
+    /// Its data addresses, parted by commas; empty: the same.
+    pub data_addresses: String,
 }
 
 /// A proof of the token.
@@ -216,6 +221,11 @@ impl Message {
                 body.extend_from_slice(&stripe.index.to_le_bytes());
                 6
             }
+            Message::Probed(probed) => {
+                body.extend_from_slice(&probed.bytes.to_le_bytes());
+                body.extend_from_slice(&probed.micros.to_le_bytes());
+                7
+            }
         };
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&[kind, 0]);
@@ -270,6 +280,7 @@ impl Message {
             4 => Message::Pair(Pair { proof: fields.array()?, reach: Reach::take(&mut fields)? }),
             5 => Message::Paired(Reach::take(&mut fields)?),
             6 => Message::Stripe(Stripe::take(&mut fields)?),
+            7 => Message::Probed(Probed { bytes: fields.u64()?, micros: fields.u64()? }),
             other => return Err(Malformed::Type("hello", other)),
         };
         fields.end()?;
@@ -314,13 +325,13 @@ impl Reach {
     fn put(&self, body: &mut Vec<u8>) {
         put_text(body, &self.name, NAME_BYTES_MAX);
         put_text(body, &self.address, ADDRESS_BYTES_MAX);
-        put_text(body, &self.data_address, ADDRESS_BYTES_MAX);
+        put_text(body, &self.data_addresses, ADDRESS_BYTES_MAX);
     }
 
     fn take(fields: &mut Fields<'_>) -> Result<Self, Malformed> {
         let name = fields.text(NAME_BYTES_MAX)?;
         let address = fields.text(ADDRESS_BYTES_MAX)?;
-        Ok(Self { name, address, data_address: fields.text(ADDRESS_BYTES_MAX)? })
+        Ok(Self { name, address, data_addresses: fields.text(ADDRESS_BYTES_MAX)? })
     }
 }
 

@@ -175,7 +175,8 @@ fn texts(list: &mut Vec<String>) {
 /// What the source shows of itself.
 fn mirrored(status: &mut Status) {
     let Status { id, guest, source, destination, disks, link, warnings, reasons, report, .. } = status;
-    for shown in [id, guest, source, destination, &mut link.congestion_control] {
+    let ways = [&mut link.congestion_control, &mut link.data_address, &mut link.control_address];
+    for shown in [id, guest, source, destination].into_iter().chain(ways) {
         text(shown);
     }
     disks.truncate(DEVICES_MAX);

@@ -2,7 +2,7 @@
 
 use crate::phase::Outcome;
 
-use super::{DiskReport, LinkReport, RamReport, Report};
+use super::{DiskReport, LinkReport, ProbeReport, RamReport, Report};
 use crate::quantity::{rate, size, time};
 
 impl Report {
@@ -18,6 +18,7 @@ impl Report {
         lines.extend(self.disks.iter().flat_map(of_disk));
         lines.push(entry("memory", &of_ram(&self.ram)));
         lines.push(entry("link", &of_link(&self.link)));
+        lines.extend(ways(&self.link));
         if !self.events.is_empty() {
             lines.push("events".to_owned());
             lines.extend(self.events.iter().map(|(ms, what)| format!("  {:>12}  {what}", time(*ms))));
@@ -101,6 +102,22 @@ fn of_link(link: &LinkReport) -> String {
     )
 }
 
+/// Where it went, and why there.
+fn ways(link: &LinkReport) -> Vec<String> {
+    let ways = [("  data to", &link.data_address), ("  control to", &link.control_address)];
+    let taken = ways.into_iter().filter(|(_, address)| !address.is_empty());
+    let mut lines: Vec<String> = taken.map(|(head, address)| entry(head, address)).collect();
+    let found = |probe: &ProbeReport| match probe.goodput_bytes_per_s {
+        Some(goodput) => format!("{} {}", probe.address, rate(goodput)),
+        None => format!("{} {}", probe.address, probe.trouble),
+    };
+    if !link.probes.is_empty() {
+        let found: Vec<String> = link.probes.iter().map(found).collect();
+        lines.push(entry("  probed", &found.join(", ")));
+    }
+    lines
+}
+
 /// How much smaller it went over the wire.
 fn ratio(raw: u64, sent: u64) -> String {
     if raw == 0 || sent == 0 {
@@ -139,6 +156,20 @@ mod tests {
                 rtt_min_us: 100_100,
                 goodput_bytes_per_s: 2_450_000,
                 congestion_control: "bbr".into(),
+                data_address: "198.51.100.5:7071".into(),
+                control_address: "192.0.2.5:7070".into(),
+                probes: vec![
+                    ProbeReport {
+                        address: "198.51.100.5:7071".into(),
+                        goodput_bytes_per_s: Some(2_450_000),
+                        trouble: String::new(),
+                    },
+                    ProbeReport {
+                        address: "203.0.113.5:7072".into(),
+                        goodput_bytes_per_s: None,
+                        trouble: "no answer within 3 s".into(),
+                    },
+                ],
             },
             ram: RamReport {
                 total_bytes: 512 << 20,
@@ -180,6 +211,9 @@ mod tests {
                 "  verified         16384 leaves of 64 KiB equal at both hosts; 80 ms",
                 "memory             512.0 MiB; 128.0 MiB sent as 32.0 MiB (4.00 : 1), 4 passes; last pass 1.0 MiB in 120 ms",
                 "link               150.0 MiB sent; best 19.6 Mbit/s, round trip 100 ms at least, bbr",
+                "  data to          198.51.100.5:7071",
+                "  control to       192.0.2.5:7070",
+                "  probed           198.51.100.5:7071 19.6 Mbit/s, 203.0.113.5:7072 no answer within 3 s",
                 "events",
                 "          0 ms  asked for",
                 "    1 min 04 s  paused",

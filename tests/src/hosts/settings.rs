@@ -25,6 +25,8 @@ pub struct Settings {
     pub state_mib: Option<u64>,
     /// The daemons' wall clocks can be set by [`Hosts::step_clock`](super::Hosts::step_clock).
     pub own_clocks: bool,
+    /// `listen_data` of each host, as TOML; none: its end of the WAN.
+    pub listen_data: Option<[&'static str; 2]>,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
 }
@@ -34,9 +36,10 @@ impl Settings {
     pub fn config(&self, site: &Site, end: End, control: &str, blockd: &Path) -> String {
         let inside = |path: &str| site.inside(path).display().to_string();
         let mut text = format!(
-            "name = {:?}\nlisten = \"{control}:7700\"\nlisten_data = \"{}:7701\"\n",
+            "name = {:?}\nlisten = \"{control}:7700\"\nlisten_data = {}\n",
             site.name(),
-            end.address()
+            self.listen_data
+                .map_or_else(|| format!("\"{}:7701\"", end.address()), |both| both[end as usize].to_owned())
         );
         for (key, folder) in [("state_dir", "state"), ("images_dir", "images"), ("boot_dir", "boot")] {
             let _ = writeln!(text, "{key} = {:?}", inside(folder));

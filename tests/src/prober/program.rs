@@ -37,9 +37,9 @@ fn run(watch: &Watch) -> Result<(), String> {
     let (address, last_answer) = (watch.address, Duration::from_millis(watch.last_answer_ms));
     thread::scope(|scope| {
         let shared = &shared;
-        let (lines, datagrams) = (watch.lines_per_s, watch.datagrams_per_s);
+        let (lines, datagrams) = ((watch.lines_per_s, watch.line_bytes), watch.datagrams_per_s);
         let mut sessions = Vec::new();
-        if lines > 0 {
+        if lines.0 > 0 {
             sessions.push(scope.spawn(move || sessions::echo(shared, address, lines, last_answer)));
         }
         if datagrams > 0 {

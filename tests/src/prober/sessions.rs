@@ -58,11 +58,17 @@ impl Shared {
 
 /// The echo session: `lines_per_s` lines, whether or not those before were answered. After the finish it waits for
 /// what is unanswered, at most `last_answer`.
-pub fn echo(shared: &Shared, address: Ipv4Addr, lines_per_s: u32, last_answer: Duration) {
+pub fn echo(
+    shared: &Shared,
+    address: Ipv4Addr,
+    (lines_per_s, line_bytes): (u32, u16),
+    last_answer: Duration,
+) {
     let mut next = Instant::now();
     while let Some(stream) = connect(shared, address, ports::ECHO) {
         shared.record().connections.push(opened(shared, &stream));
-        let end = converse(shared, &stream, (&mut next, Duration::from_secs(1) / lines_per_s), last_answer);
+        let pace = (&mut next, Duration::from_secs(1) / lines_per_s);
+        let end = converse(shared, &stream, pace, line_bytes, last_answer);
         let Err(error) = end else { return };
         let loss = loss(shared, &error);
         shared.record().connections.last_mut().expect("one was pushed").lost = Some(loss);
@@ -74,6 +80,7 @@ fn converse(
     shared: &Shared,
     mut stream: &TcpStream,
     (next, pause): (&mut Instant, Duration),
+    line_bytes: u16,
     last_answer: Duration,
 ) -> io::Result<()> {
     let (mut lines, mut bytes) = (Lines::default(), [0; 4096]);
@@ -95,7 +102,8 @@ fn converse(
                 record.lines.push(Exchange { sent_us, answered_us: None, guest_us: None });
                 record.lines.len() - 1
             };
-            stream.write_all(format!("{number}\n").as_bytes())?;
+            // Zeros before the number, as many as it takes.
+            stream.write_all(format!("{number:0width$}\n", width = usize::from(line_bytes)).as_bytes())?;
             continue;
         }
         let wait = next.saturating_duration_since(now).clamp(Duration::from_millis(1), LOOK_EVERY);

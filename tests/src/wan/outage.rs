@@ -4,6 +4,9 @@ use crate::site::Site;
 
 use super::{End, Wan};
 
+/// Preference of the rules that part two ends.
+const PARTED: u32 = 40;
+
 /// Preferences of the rules that stand for what a NAT has forgotten; those of cuts come before.
 const FORGOTTEN: u32 = 30;
 
@@ -47,6 +50,26 @@ impl Wan {
             ));
         }
         ports.len()
+    }
+
+    /// Part two ends: nothing passes between them any more in either direction, and nobody is told. Others reach both.
+    pub fn part(&self, one: End, other: End) {
+        for (from, to) in [(one, other), (other, one)] {
+            for network in to.networks() {
+                self.ask(&format!("ip rule add pref {PARTED} iif {} to {network} blackhole", from.device()));
+            }
+        }
+    }
+
+    /// Undo all parting.
+    pub fn join(&self) {
+        self.ask(&format!("while ip rule del pref {PARTED} 2>/dev/null; do :; done"));
+    }
+
+    /// Give the link of an end a smaller largest packet, at both of its ends.
+    pub fn set_mtu(&self, end: End, site: &Site, bytes: u32) {
+        self.ask(&format!("ip link set {} mtu {bytes}", end.device()));
+        site.shell(&format!("ip link set wan0 mtu {bytes}"));
     }
 
     /// Give an end another address: the old one is gone from both sides of its link, and with it what came from there.

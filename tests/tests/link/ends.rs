@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use migrated::io::keys::{Keys, Peer, PeerStore};
-use migrated::io::link::{Channel, Link, LinkConfig, LinkListener};
+use migrated::io::link::{Channel, Link, LinkConfig, LinkListener, Register};
 use migrated::link::Label;
 use migrated::link::error::LinkError;
 use tests::scratch::Scratch;
@@ -33,7 +33,10 @@ impl Host {
             keys: Keys::load(state_dir).expect("a key is made"),
             peers: PeerStore::load(state_dir).expect("no peers yet"),
             control: "127.0.0.1:0".parse().unwrap(),
-            data: None,
+            data: Vec::new(),
+            addresses: BTreeMap::new(),
+            probes: true,
+            register: Register::default(),
             bandwidth_bytes_per_s: None,
             transport: None,
             transports: BTreeMap::new(),
@@ -51,7 +54,7 @@ impl Host {
         Peer {
             name: self.config.name.clone(),
             address: listener.address(),
-            data_address: listener.data_address(),
+            data_addresses: listener.data_addresses().to_vec(),
             key: *self.config.keys.spki(),
         }
     }
@@ -60,7 +63,7 @@ impl Host {
     pub fn knows(&self, other: &Host) {
         let address = "127.0.0.1:1".parse().unwrap();
         let (name, key) = (other.config.name.clone(), *other.config.keys.spki());
-        self.config.peers.put(Peer { name, address, data_address: None, key }).expect("it is stored");
+        self.config.peers.put(Peer { name, address, data_addresses: Vec::new(), key }).expect("it is stored");
     }
 }
 

@@ -6,6 +6,7 @@ mod wire;
 mod basics;
 mod refusals;
 mod cuts;
+mod addresses;
 mod pairing;
 mod relays;
 mod stripes;

@@ -23,7 +23,7 @@ fn hosts() -> [Host; 2] {
 
 /// Nobody can be reached there: what carries the link must know the way.
 fn nowhere(peer: Peer) -> Peer {
-    Peer { address: "127.0.0.1:1".parse().unwrap(), data_address: None, ..peer }
+    Peer { address: "127.0.0.1:1".parse().unwrap(), data_addresses: Vec::new(), ..peer }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

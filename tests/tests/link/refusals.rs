@@ -107,15 +107,15 @@ async fn who_does_not_say_who_he_is_is_dropped_and_not_many_wait_at_a_time() {
 async fn the_data_address_takes_data_connections_only_and_all_of_them() {
     let [near, mut far] = [Host::new("near"), Host::new("far")];
     far.knows(&near);
-    far.config.data = Some("127.0.0.2:0".parse().unwrap());
+    far.config.data = vec!["127.0.0.2:0".parse().unwrap()];
     let listener = LinkListener::bind(far.config.clone()).await.unwrap();
     let peer = far.seen_at(&listener);
-    let swapped = Peer { address: peer.data_address.unwrap(), ..peer.clone() };
+    let swapped = Peer { address: peer.data_addresses[0], ..peer.clone() };
     let error = refused(&near, &listener, &swapped).await;
     assert!(error.to_string().contains("takes data connections only"), "{error}");
     // All bulk goes over the data connection: cut it, and nothing but the control channel moves.
-    let wire = Wire::new(peer.data_address.unwrap()).await;
-    let peer = Peer { data_address: Some(wire.address), ..peer };
+    let wire = Wire::new(peer.data_addresses[0]).await;
+    let peer = Peer { data_addresses: vec![wire.address], ..peer };
     let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
     let far_link = soon(listener.accept()).await;
     let mut bulk = near_link.open(Label::Disk(0)).await.unwrap();

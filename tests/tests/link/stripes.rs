@@ -107,10 +107,10 @@ async fn what_is_not_to_be_had_is_told_once_and_made_up_for_by_several_connectio
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_connections_go_to_the_data_address_only() {
     let [near, mut far] = hosts(3);
-    far.config.data = Some("127.0.0.2:0".parse().unwrap());
+    far.config.data = vec!["127.0.0.2:0".parse().unwrap()];
     let listener = LinkListener::bind(far.config.clone()).await.unwrap();
-    let wire = Wire::new(listener.data_address().unwrap()).await;
-    let peer = Peer { data_address: Some(wire.address), ..far.seen_at(&listener) };
+    let wire = Wire::new(listener.data_addresses()[0]).await;
+    let peer = Peer { data_addresses: vec![wire.address], ..far.seen_at(&listener) };
     let _near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
     soon(listener.accept()).await;
     assert_eq!(wire.connections(), 3);

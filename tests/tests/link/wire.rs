@@ -15,12 +15,19 @@ pub struct Wire {
     stalled: watch::Sender<bool>,
     cut: Arc<Notify>,
     taken: watch::Sender<usize>,
+    leads_to: watch::Sender<SocketAddr>,
     _task: JoinSet<()>,
 }
 
 impl Wire {
     pub async fn new(to: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1", to).await
+    }
+
+    /// One that listens at another address of this host.
+    pub async fn at(ip: &str, to: SocketAddr) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let (leads_to, destination) = watch::channel(to);
         let address = listener.local_addr().unwrap();
         let (stalled, cut) = (watch::Sender::new(false), Arc::new(Notify::new()));
         let mut task = JoinSet::new();
@@ -32,7 +39,7 @@ impl Wire {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 count.send_modify(|count| *count += 1);
-                let (hold, knife) = (hold.clone(), knife.clone());
+                let (hold, knife, to) = (hold.clone(), knife.clone(), *destination.borrow());
                 relays.spawn(async move {
                     let Ok(far) = TcpStream::connect(to).await else { return };
                     let (near_reader, near_writer) = near.into_split();
@@ -45,7 +52,7 @@ impl Wire {
                 });
             }
         });
-        Self { address, stalled, cut, taken, _task: task }
+        Self { address, stalled, cut, taken, leads_to, _task: task }
     }
 
     pub fn stall(&self, stalled: bool) {
@@ -55,6 +62,11 @@ impl Wire {
     /// All connections.
     pub fn cut(&self) {
         self.cut.notify_waiters();
+    }
+
+    /// Connections from now on go somewhere else.
+    pub fn lead_to(&self, to: SocketAddr) {
+        self.leads_to.send_replace(to);
     }
 
     /// One of them.

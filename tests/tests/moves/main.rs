@@ -24,6 +24,7 @@ mod shown;
 mod looked;
 mod same_network;
 mod cuts;
+mod ways;
 mod paused;
 mod methods;
 mod disks;

@@ -14,7 +14,10 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{getsockopt, sockopt};
+
 use super::apply::{ApplyError, Kernel};
+use super::messages::VXLAN_PORT;
 use super::probe::{self, ProbeError};
 use super::{announce, nft, sysctl};
 use crate::change::{Change, Device, Family, Setting, Thing, undo};
@@ -262,8 +265,8 @@ fn clear(kernel: &mut Kernel, id: u32) -> Result<(), TunnelError> {
 
 fn take_back_all(kernel: &mut Kernel, record: &Record) -> Result<(), TunnelError> {
     let Record { side, moved, earlier } = record;
-    // MAC and address of the bridge do not matter to what is removed.
-    let host = Host { bridge_mac: [0; 6], bridge_address: None, earlier: earlier.clone() };
+    // MAC and address of the bridge, and sizes, do not matter to what is removed.
+    let host = Host { bridge_mac: [0; 6], bridge_address: None, earlier: earlier.clone(), path_bytes: 0 };
     let changes = [plan::prepare(*side, moved, &host), plan::switch(*side, moved, &host)].concat();
     let mut inverses = undo(&changes);
     keep_shared_settings(kernel, moved, &mut inverses)?;
@@ -285,7 +288,18 @@ fn look(kernel: &mut Kernel, side: Side, moved: &Move) -> Result<Host, TunnelErr
             Ok((*setting, value.map_err(system("read the bridge's settings"))?))
         })
         .collect::<Result<Vec<(Setting, u32)>, TunnelError>>()?;
-    Ok(Host { bridge_mac, bridge_address, earlier })
+    // Without a way nothing is known of it; there may be one later.
+    let path_bytes = path_bytes(moved.local, moved.remote).unwrap_or(plan::USUAL_PATH_BYTES);
+    Ok(Host { bridge_mac, bridge_address, earlier, path_bytes })
+}
+
+/// The largest packet on the way from one address to another, as far as the kernel knows: its own interface's, or what
+/// connections to there have found out.
+fn path_bytes(local: Ipv4Addr, remote: Ipv4Addr) -> io::Result<u32> {
+    let socket = std::net::UdpSocket::bind((local, 0))?;
+    socket.connect((remote, VXLAN_PORT))?;
+    let bytes = getsockopt(&socket, sockopt::IpMtu)?;
+    Ok(u32::try_from(bytes).unwrap_or_default())
 }
 
 fn bridge(kernel: &mut Kernel, name: &str) -> Result<(u32, [u8; 6]), TunnelError> {

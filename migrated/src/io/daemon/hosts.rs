@@ -39,7 +39,7 @@ async fn look(config: LinkConfig, peer: Peer) -> HostState {
         Err(_) => (None, format!("it does not answer within {} s", ANSWER_LIMIT.as_secs())),
     };
     HostState {
-        data_address: peer.data_address.unwrap_or(peer.address).to_string(),
+        data_address: shown(&peer),
         address: peer.address.to_string(),
         name: peer.name,
         reachable: rtt.is_some(),
@@ -47,6 +47,12 @@ async fn look(config: LinkConfig, peer: Peer) -> HostState {
         version: String::new(),
         trouble,
     }
+}
+
+/// Where its data goes.
+fn shown(peer: &Peer) -> String {
+    let addresses: Vec<String> = peer.data_addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() { peer.address.to_string() } else { addresses.join(", ") }
 }
 
 /// A one-time token for another host.

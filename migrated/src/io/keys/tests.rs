@@ -26,7 +26,7 @@ fn peer(name: &str, keys: &Keys) -> Peer {
     Peer {
         name: name.into(),
         address: "192.0.2.1:4801".parse().unwrap(),
-        data_address: Some("[2001:db8::1]:4802".parse().unwrap()),
+        data_addresses: vec!["[2001:db8::1]:4802".parse().unwrap(), "192.0.2.9:4802".parse().unwrap()],
         key: *keys.spki(),
     }
 }

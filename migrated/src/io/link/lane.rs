@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::shared::Shared;
+use super::shared::{Place, Shared};
 use crate::io::tls::greeting::Secured;
 use crate::io::tls::socket::Knobs;
 use crate::link::Lane;
@@ -28,7 +28,10 @@ pub(super) fn start(shared: &Arc<Shared>, lane: Lane, connections: Vec<Secured>)
     let count = connections.len();
     let control = connections.first().map_or("", |first| first.knobs.congestion_control());
     let named = if count == 1 { control.to_owned() } else { format!("{count} × {control}") };
-    let (epoch, bell) = shared.attach(lane, &named);
+    let place = connections
+        .first()
+        .and_then(|first| first.remote().map(|address| Place { address, accepted: first.was_accepted() }));
+    let (epoch, bell) = shared.attach(lane, &named, place);
     let stripes =
         (count > 1).then(|| Stripes { merge: Mutex::new(Merge::new(count)), moved: Notify::new(), count });
     let connection = Arc::new(Connection { shared: shared.clone(), lane, epoch, bell, stripes });

@@ -1,12 +1,12 @@
-//! The listening side: one port for links, data connections and pairing, and optionally a second for data only.
+//! The listening side: one port for links, data connections and pairing, and optionally others for data only. Connections
+//! for links that this host dialled come here too, when the other host has lost them.
 //!
 //! Whoever connects costs little before the hello: at most [`HALF_OPEN_MAX`] connections are between TCP and the end of
 //! their hello, each for a few seconds. A link is handed out when both of its connections stand; until then nothing is
 //! started for it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -16,30 +16,32 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::dial::spawn_clock;
+use super::dialler::Dialler;
+use super::redial::keep;
+use super::register::{Key, LINKS_MAX};
 use super::shared::Shared;
-use super::{Link, LinkConfig, lane};
-use crate::io::keys::{Spki, fingerprint};
+use super::{Link, LinkConfig, lane, probing};
+use crate::io::keys::{Peer, fingerprint};
 use crate::io::pairing::Desk;
 use crate::io::tls::acceptor;
 use crate::io::tls::greeting::{Secured, answer, refuse};
 use crate::link::Lane;
 use crate::link::error::LinkError;
-use crate::link::hello::{Hello, LinkId, Message, Purpose, RefusalCode, Refused, Stripe, Welcome, negotiate};
+use crate::link::hello::{Hello, Message, Purpose, RefusalCode, Refused, Welcome, negotiate};
 use crate::link::session::Side;
+use crate::transport::Transport;
 
 /// Most connections that have not finished their hello.
 pub const HALF_OPEN_MAX: usize = 32;
-/// Most links at a time.
-pub const LINKS_MAX: usize = 64;
 /// How long a link may lack its data connection at its beginning.
-const DATA_WITHIN: Duration = Duration::from_secs(10);
+const DATA_WITHIN: Duration = Duration::from_secs(20);
 
 /// Takes links from peers.
 pub struct LinkListener {
     door: Arc<Door>,
     links: tokio::sync::Mutex<mpsc::Receiver<Link>>,
     address: SocketAddr,
-    data_address: Option<SocketAddr>,
+    data_addresses: Vec<SocketAddr>,
     _tasks: JoinSet<()>,
 }
 
@@ -49,35 +51,7 @@ struct Door {
     acceptor: TlsAcceptor,
     desk: Desk,
     half_open: Arc<Semaphore>,
-    known: Mutex<HashMap<(Spki, LinkId), Known>>,
     hand_out: mpsc::Sender<Link>,
-}
-
-struct Known {
-    shared: Weak<Shared>,
-    /// Not handed out yet: its data connection is missing.
-    begun: Option<Link>,
-    /// The newest set of connections that are to be the data connection together, as far as they are here.
-    gathered: Gathered,
-}
-
-#[derive(Default)]
-struct Gathered {
-    set: u64,
-    connections: BTreeMap<u16, Secured>,
-}
-
-impl Gathered {
-    /// Takes a connection in; the whole set, if it was the last one missing.
-    fn add(&mut self, stripe: Stripe, secured: Secured) -> Option<Vec<Secured>> {
-        if self.set != stripe.set {
-            // The dialler has given the old ones up.
-            *self = Self { set: stripe.set, ..Self::default() };
-        }
-        self.connections.insert(stripe.index, secured);
-        let is_whole = self.connections.len() == usize::from(stripe.count);
-        is_whole.then(|| std::mem::take(&mut self.connections).into_values().collect())
-    }
 }
 
 impl LinkListener {
@@ -87,23 +61,25 @@ impl LinkListener {
         let acceptor = acceptor(&config.keys)
             .map_err(|error| local(format!("this host's key does not work: {error}")))?;
         let (control, address) = listen(config.control).await?;
-        let data = match config.data {
-            Some(data) => Some(listen(data).await?),
-            None => None,
-        };
+        let mut data = Vec::new();
+        for address in &config.data {
+            data.push(listen(*address).await?);
+        }
+
         let (hand_out, links) = mpsc::channel(LINKS_MAX);
-        let data_address = data.as_ref().map(|(_, address)| *address);
-        let desk = Desk::new(config.name.clone(), &config.keys, config.peers.clone(), address, data_address);
+        let data_addresses: Vec<SocketAddr> = data.iter().map(|(_, address)| *address).collect();
+        let desk =
+            Desk::new(config.name.clone(), &config.keys, config.peers.clone(), address, &data_addresses);
         let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
-        let door = Door { config, acceptor, desk, half_open, known: Mutex::default(), hand_out };
+        let door = Door { config, acceptor, desk, half_open, hand_out };
         let door = Arc::new(door);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(door.clone(), control, false));
-        if let Some((data, _)) = data {
+        for (data, _) in data {
             tasks.spawn(serve(door.clone(), data, true));
         }
         let links = tokio::sync::Mutex::new(links);
-        Ok(Self { door, links, address, data_address, _tasks: tasks })
+        Ok(Self { door, links, address, data_addresses, _tasks: tasks })
     }
 
     /// The next link that a peer made; both of its connections stand.
@@ -116,9 +92,9 @@ impl LinkListener {
         self.address
     }
 
-    /// Where it listens for data connections only.
-    pub fn data_address(&self) -> Option<SocketAddr> {
-        self.data_address
+    /// Where it listens for data connections.
+    pub fn data_addresses(&self) -> &[SocketAddr] {
+        &self.data_addresses
     }
 
     /// Pairing: tokens for others, and theirs.
@@ -181,10 +157,8 @@ impl Door {
             }),
         };
         match result {
-            Ok((hello, _)) if hello.purpose == Purpose::Pair => {
-                self.desk.serve(secured, self.welcome(&hello)).await
-            }
-            Ok((hello, peer)) => self.take(secured, &hello, peer).await,
+            Ok((hello, Some(peer))) => self.take(secured, &hello, peer).await,
+            Ok((hello, None)) => self.desk.serve(secured, self.welcome(&hello)).await,
             Err(refused) => {
                 refuse(&mut secured.stream, refused.clone()).await;
                 Err(refused.into())
@@ -192,8 +166,8 @@ impl Door {
         }
     }
 
-    /// Who may do what. Returns the peer's name.
-    fn judge(&self, hello: &Hello, secured: &Secured, data_only: bool) -> Result<String, Refused> {
+    /// Who may do what. Returns the peer; who pairs is none yet.
+    fn judge(&self, hello: &Hello, secured: &Secured, data_only: bool) -> Result<Option<Peer>, Refused> {
         let refused = |code, text| Err(Refused { code, text });
         let us = &self.config.name;
         let (ours, theirs) = (self.config.versions, (hello.version_min, hello.version_max));
@@ -204,15 +178,16 @@ impl Door {
             );
             return refused(RefusalCode::Version, text);
         }
-        if data_only && !matches!(hello.purpose, Purpose::Data | Purpose::Stripe) {
-            let text = format!("this address of {us} takes data connections only");
+        // A control connection that has lost its own way may take this one; nothing begins here.
+        if data_only && matches!(hello.purpose, Purpose::Begin | Purpose::Pair) {
+            let text = format!("this address of {us} takes data connections only, and begins no link");
             return refused(RefusalCode::WrongAddress, text);
         }
         if hello.purpose == Purpose::Pair {
-            return Ok(hello.name.clone());
+            return Ok(None);
         }
         if let Some(peer) = self.config.peers.by_key(&secured.peer_key) {
-            return Ok(peer.name);
+            return Ok(Some(peer));
         }
         let shown = fingerprint(&secured.peer_key);
         match self.config.peers.by_name(&hello.name) {
@@ -245,12 +220,12 @@ impl Door {
         self: &Arc<Self>,
         mut secured: Secured,
         hello: &Hello,
-        peer: String,
+        peer: Peer,
     ) -> Result<(), LinkError> {
         let key = (secured.peer_key, hello.link);
         let found = match hello.purpose {
             Purpose::Begin => self.begin(key, peer),
-            _ => self.find(&key, &peer),
+            _ => self.config.register.find(&key, &self.config.name, &peer.name),
         };
         let shared = match found {
             Ok(shared) => shared,
@@ -263,6 +238,7 @@ impl Door {
         let hung_up = |error| LinkError::Unreachable(format!("{address} hung up: {error}"));
         secured.say(&self.welcome(hello)).await.map_err(hung_up)?;
         let (lane, connections) = match hello.purpose {
+            Purpose::Probe => return probing::count(secured).await.map_err(hung_up),
             Purpose::Stripe => match self.gather(&key, secured).await? {
                 Some(connections) => (Lane::Data, connections),
                 None => return Ok(()),
@@ -271,9 +247,10 @@ impl Door {
             _ => (Lane::Control, vec![secured]),
         };
         tracing::info!(peer = shared.peer, %address, %lane, connections = connections.len(), "connected");
+        shared.see(address.ip());
         lane::start(&shared, lane, connections);
         if lane == Lane::Data {
-            let begun = self.locked().get_mut(&key).and_then(|known| known.begun.take());
+            let begun = self.config.register.take_begun(&key);
             if let Some(link) = begun
                 && self.hand_out.try_send(link).is_err()
             {
@@ -284,61 +261,34 @@ impl Door {
     }
 
     /// Puts a connection to those of its set; all of them, when the last is here.
-    async fn gather(
-        &self,
-        key: &(Spki, LinkId),
-        mut secured: Secured,
-    ) -> Result<Option<Vec<Secured>>, LinkError> {
+    async fn gather(&self, key: &Key, mut secured: Secured) -> Result<Option<Vec<Secured>>, LinkError> {
         let address = secured.address;
-        let stripe = match secured.hear().await? {
-            Message::Stripe(stripe) => stripe,
-            other => {
-                return Err(LinkError::Garbage(format!("{address} says {other:?} instead of its place")));
-            }
-        };
-        Ok(self.locked().get_mut(key).and_then(|known| known.gathered.add(stripe, secured)))
+        match secured.hear().await? {
+            Message::Stripe(stripe) => Ok(self.config.register.gather(key, stripe, secured)),
+            other => Err(LinkError::Garbage(format!("{address} says {other:?} instead of its place"))),
+        }
     }
 
-    fn begin(self: &Arc<Self>, key: (Spki, LinkId), peer: String) -> Result<Arc<Shared>, Refused> {
-        let mut known = self.locked();
-        known.retain(|_, known| known.shared.upgrade().is_some_and(|shared| shared.over.borrow().is_none()));
-        let busy =
-            |text: &str| Refused { code: RefusalCode::Busy, text: format!("{}: {text}", self.config.name) };
-        if known.contains_key(&key) {
-            return Err(busy("a link of this number has begun already"));
-        }
-        if known.len() >= LINKS_MAX {
-            return Err(busy("too many links; try again later"));
-        }
-        let limit = self.config.bandwidth_bytes_per_s;
-        let shared = Shared::new(Side::Listener, peer, limit, self.config.resume_for);
+    fn begin(self: &Arc<Self>, key: Key, peer: Peer) -> Result<Arc<Shared>, Refused> {
+        let config = &self.config;
+        let shared = config.register.begin(key, &config.name, || {
+            let (name, addresses) = (peer.name.clone(), config.addresses_of(&peer));
+            let limit = config.bandwidth_bytes_per_s;
+            Shared::new(Side::Listener, name, addresses, limit, config.resume_for)
+        })?;
         spawn_clock(&shared);
-        let link = Link::new(shared.clone());
-        known.insert(
-            key,
-            Known { shared: Arc::downgrade(&shared), begun: Some(link), gathered: Gathered::default() },
-        );
+        let (config, id) = (config.clone(), key.1);
+        let dialler = Dialler { config, peer, id, transport: Transport::Tcp, side: Side::Listener };
+        keep(&Arc::new(dialler), &shared);
         let door = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep(DATA_WITHIN).await;
             // Dropping the link ends it; outside of the lock.
-            let late = door.upgrade().and_then(|door| door.locked().get_mut(&key)?.begun.take());
+            let late = door.upgrade().and_then(|door| door.config.register.take_begun(&key));
             if let Some(link) = late {
                 tracing::warn!(peer = link.peer(), "a link without a data connection is given up");
             }
         });
         Ok(shared)
-    }
-
-    fn find(&self, key: &(Spki, LinkId), peer: &str) -> Result<Arc<Shared>, Refused> {
-        let shared = self.locked().get(key).and_then(|known| known.shared.upgrade());
-        shared.filter(|shared| shared.over.borrow().is_none()).ok_or_else(|| Refused {
-            code: RefusalCode::UnknownLink,
-            text: format!("{} has no such link with {peer} (any more)", self.config.name),
-        })
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<(Spki, LinkId), Known>> {
-        self.known.lock().expect("nobody panics with the links in hand")
     }
 }

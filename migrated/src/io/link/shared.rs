@@ -3,6 +3,7 @@
 //! The lock is held for a copy of at most one frame's bytes, never across an await. Wakers are called outside of it.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -11,9 +12,13 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::link::Lane;
+use crate::link::addresses::{Addresses, Found};
 use crate::link::error::LinkError;
 use crate::link::session::{Event, Next, Session, Side};
 use crate::link::stripes;
+
+/// Most news that wait for somebody to ask for them.
+const NEWS_MAX: usize = 64;
 
 /// One connection's place: replaced when another takes it.
 #[derive(Default)]
@@ -26,6 +31,34 @@ pub(super) struct Berth {
     /// Records that left on a connection of several parts.
     pub records: u64,
     pub down_since: Option<Duration>,
+    /// Where its connection goes, or went last.
+    pub place: Option<Place>,
+}
+
+/// Where a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub address: SocketAddr,
+    /// The other side dialled: its port means nothing.
+    pub accepted: bool,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.accepted {
+            true => write!(f, "{} (dialled from there)", self.address.ip()),
+            false => self.address.fmt(f),
+        }
+    }
+}
+
+/// Something that has happened to a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// What.
+    pub text: String,
+    /// It is worth a warning.
+    pub is_warning: bool,
 }
 
 pub(super) struct State {
@@ -35,6 +68,48 @@ pub(super) struct State {
     pings: BTreeMap<u64, oneshot::Sender<Duration>>,
     pub berths: [Berth; 2],
     pub warnings: Vec<String>,
+    /// What nobody has asked for yet.
+    pub news: Vec<News>,
+    /// Where the other side may be reached.
+    pub addresses: Addresses,
+    /// What was found of its data addresses when the link was made.
+    pub found: Vec<Found>,
+    /// No lane goes back to a better way: a paused guest waits for what is on it.
+    pub stays: bool,
+}
+
+impl State {
+    /// Where to dial for a lane; none: it has its connection, or needs none any more.
+    pub fn candidates(&self, lane: Lane) -> Option<Vec<SocketAddr>> {
+        let lacks = !self.session.is_attached(lane) && self.session.over().is_none();
+        lacks.then(|| self.addresses.candidates(lane))
+    }
+
+    /// Where a lane would go over a better way than it does. None while it has to stay.
+    pub fn better(&self, lane: Lane) -> Vec<SocketAddr> {
+        let place = self.berths[lane as usize].place;
+        match place.filter(|_| self.session.is_attached(lane) && !self.stays) {
+            Some(place) => self.addresses.better(lane, place.address.ip()),
+            None => Vec::new(),
+        }
+    }
+
+    /// Notes where a lane goes now, and tells it if that is somewhere else than before.
+    fn settle(&mut self, lane: Lane, place: Option<Place>) {
+        let berth = &mut self.berths[lane as usize];
+        let Some((new, old)) = place.zip(std::mem::replace(&mut berth.place, place)) else { return };
+        if new.address.ip() == old.address.ip() {
+            return;
+        }
+        let is_better =
+            self.addresses.better(lane, old.address.ip()).iter().any(|to| to.ip() == new.address.ip());
+        let text = match is_better {
+            true => format!("link: {lane} goes over {new} again"),
+            false => format!("link: {old} is out of reach, {lane} goes over {new}"),
+        };
+        self.news.truncate(NEWS_MAX);
+        self.news.push(News { text, is_warning: !is_better });
+    }
 }
 
 /// What all handles and tasks of a link share.
@@ -52,7 +127,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(side: Side, peer: String, limit_bytes_per_s: Option<u64>, resume_for: Duration) -> Arc<Self> {
+    pub fn new(
+        side: Side,
+        peer: String,
+        addresses: Addresses,
+        limit_bytes_per_s: Option<u64>,
+        resume_for: Duration,
+    ) -> Arc<Self> {
         let mut session = Session::new(side);
         session.set_limit(limit_bytes_per_s, Duration::ZERO);
         let berths = [Berth::default(), Berth::default()];
@@ -63,6 +144,10 @@ impl Shared {
             pings: BTreeMap::new(),
             berths,
             warnings: Vec::new(),
+            news: Vec::new(),
+            addresses,
+            found: Vec::new(),
+            stays: false,
         };
         Arc::new(Self {
             start: Instant::now(),
@@ -144,8 +229,9 @@ impl Shared {
     }
 
     /// A connection takes the place of a lane, and of the connection that had it. Returns its epoch and its bell.
-    pub fn attach(&self, lane: Lane, congestion_control: &str) -> (u64, Arc<Notify>) {
+    pub fn attach(&self, lane: Lane, congestion_control: &str, place: Option<Place>) -> (u64, Arc<Notify>) {
         self.with(|state, now| {
+            state.settle(lane, place);
             let berth = &mut state.berths[lane as usize];
             if let Some(task) = berth.task.take() {
                 task.abort();
@@ -212,9 +298,25 @@ impl Shared {
         self.with(|state, _| {
             if !state.warnings.contains(&warning) {
                 tracing::warn!(peer = self.peer, "{warning}");
-                state.warnings.push(warning);
+                state.warnings.push(warning.clone());
+                state.news.truncate(NEWS_MAX);
+                state.news.push(News { text: warning, is_warning: true });
             }
         });
+    }
+
+    /// Something that has happened.
+    pub fn tell(&self, text: String) {
+        tracing::info!(peer = self.peer, "{text}");
+        self.with(|state, _| {
+            state.news.truncate(NEWS_MAX);
+            state.news.push(News { text, is_warning: false });
+        });
+    }
+
+    /// The other side came from there.
+    pub fn see(&self, ip: IpAddr) {
+        self.with(|state, _| state.addresses.see(ip));
     }
 
     /// A connection has ended.

@@ -8,9 +8,10 @@ use blockd::control::Status as DiskStatus;
 
 use super::context::{Context, Known};
 use crate::io::journal_file::unix_ms;
+use crate::link::addresses::Found;
 use crate::phase::{Outcome, Phase};
 use crate::progress::Series;
-use crate::report::{DiskReport, LinkReport, RamReport, Report};
+use crate::report::{DiskReport, LinkReport, ProbeReport, RamReport, Report};
 use crate::status::Status;
 
 /// When each phase began, and what the disks said last: what is gone when the report is written.
@@ -125,6 +126,24 @@ fn link_report(status: &Status, known: &Known) -> LinkReport {
         .link_best
         .filter(|(rtt_us, _)| *rtt_us != u64::MAX)
         .unwrap_or((link.rtt_us, link.goodput_bytes_per_s));
-    let congestion_control = link.congestion_control;
-    LinkReport { sent_bytes: link.sent_bytes, rtt_min_us, goodput_bytes_per_s, congestion_control }
+    let found = known.link.as_ref().map(|link| link.found()).unwrap_or_default();
+    LinkReport {
+        sent_bytes: link.sent_bytes,
+        rtt_min_us,
+        goodput_bytes_per_s,
+        congestion_control: link.congestion_control,
+        data_address: link.data_address,
+        control_address: link.control_address,
+        probes: found.into_iter().map(probe_report).collect(),
+    }
+}
+
+fn probe_report(found: Found) -> ProbeReport {
+    let address = found.address.to_string();
+    match found.rate {
+        Ok(bytes_per_s) => {
+            ProbeReport { address, goodput_bytes_per_s: Some(bytes_per_s), ..Default::default() }
+        }
+        Err(trouble) => ProbeReport { address, trouble, ..Default::default() },
+    }
 }

@@ -283,6 +283,13 @@ impl Context {
         });
     }
 
+    /// Notes what has happened to the link.
+    pub fn hear_link(&self, link: &Link) {
+        for news in link.news() {
+            if news.is_warning { self.warn(news.text) } else { self.event(news.text) }
+        }
+    }
+
     /// Counts a round trip that the paused guest waits for.
     pub fn count_round_trip(&self) {
         let mut known = self.known();

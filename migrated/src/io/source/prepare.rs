@@ -88,12 +88,9 @@ pub async fn reconnect(context: &Arc<Context>) -> Result<()> {
 pub async fn connect(context: &Arc<Context>) -> Result<()> {
     let limit = context.handle.bandwidth();
     let transport = context.options.transport.clone();
-    let config = LinkConfig { transport, ..context.site.link_config(*limit.borrow()) };
+    let config = LinkConfig { transport, probes: true, ..context.site.link_config(*limit.borrow()) };
     let link = Link::dial(&config, &context.peer).await?;
     let (client, notices) = control(&link).await?;
-    for warning in link.warnings() {
-        context.warn(warning);
-    }
     let number = {
         let mut known = context.known();
         // It may have changed while the link was made.
@@ -106,6 +103,7 @@ pub async fn connect(context: &Arc<Context>) -> Result<()> {
     context.heard.send_modify(|heard| heard.gone = false);
     context.spawn(listen(Arc::downgrade(context), number, notices));
     context.event("link: up");
+    context.hear_link(&context.link()?);
     Ok(())
 }
 

@@ -135,6 +135,9 @@ impl Eyes {
 }
 
 async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Event>) {
+    if let Ok(link) = context.link() {
+        context.hear_link(&link);
+    }
     let phase = context.handle.status().phase;
     let mut sample = Sample::default();
     let mut disks = Vec::new();

@@ -38,6 +38,19 @@ impl Secured {
         exported.map_err(|error| LinkError::Local(format!("TLS gives no exporter: {error}")))
     }
 
+    /// The other side made it.
+    pub fn was_accepted(&self) -> bool {
+        matches!(self.stream, TlsStream::Server(_))
+    }
+
+    /// The other side's address; none where a program carries the connection.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match self.stream.get_ref().0 {
+            Carrier::Tcp(_) => Some(self.address),
+            Carrier::Program(_) => None,
+        }
+    }
+
     /// Sends a message.
     pub async fn say(&mut self, message: &Message) -> std::io::Result<()> {
         self.stream.write_all(&message.encode()).await?;

@@ -6,6 +6,7 @@ use super::{
     HELLO_BODY_BYTES_MAX, Hello, MAGIC, Message, PREFIX_BYTES, Pair, Purpose, REASON_BYTES_MAX, Reach,
     RefusalCode, Refused, Stripe, Welcome, negotiate,
 };
+use crate::link::probe::Probed;
 use crate::link::wire::Malformed;
 
 fn hello() -> Message {
@@ -41,19 +42,26 @@ fn a_place_in_a_set_has_golden_bytes_and_bounds() {
     }
 }
 
+#[test]
+fn what_a_probe_found_has_golden_bytes() {
+    let probed = Probed { bytes: 0x0102_0304_0506_0708, micros: 300_000 };
+    assert_eq!(hex(&Message::Probed(probed).encode()), GOLDEN_PROBED);
+}
+
 const GOLDEN_HELLO: &str =
     "4d474c4b010020000100030003000000abababababababababababababababab0600736974652d610bf18361";
 const GOLDEN_WELCOME: &str = "4d474c4b0200070001000000010062f6d9909b";
 const GOLDEN_STRIPE: &str = "4d474c4b06000c0008070605040302010800070099aed79b";
+const GOLDEN_PROBED: &str = "4d474c4b070010000807060504030201e093040000000000c326f2c4";
 const GOLDEN_REFUSED: &str = "4d474c4b03000600020002006e6fa0ececcb";
 
 proptest! {
     #[test]
     fn every_message_is_read_as_it_was_written(
-        kind in 0..6u8, versions: (u16, u16), purpose in 0..5usize, link: [u8; 16], code in 0..8usize,
+        kind in 0..7u8, versions: (u16, u16), purpose in 0..6usize, link: [u8; 16], code in 0..8usize,
         name in "[a-z.-]{0,40}", text in ".{0,60}", proof: [u8; 32],
     ) {
-        let reach = Reach { name: name.clone(), address: "192.0.2.1:4801".into(), data_address: String::new() };
+        let reach = Reach { name: name.clone(), address: "192.0.2.1:4801".into(), data_addresses: String::new() };
         let message = match kind {
             0 => Message::Hello(Hello {
                 version_min: versions.0, version_max: versions.1, purpose: Purpose::ALL[purpose], link, name,
@@ -62,6 +70,7 @@ proptest! {
             2 => Message::Refused(Refused { code: RefusalCode::ALL[code], text }),
             3 => Message::Pair(Pair { proof, reach }),
             4 => Message::Paired(reach),
+            5 => Message::Probed(Probed { bytes: u64::from(versions.0) << 40, micros: u64::from(versions.1) }),
             _ => Message::Stripe(Stripe { set: u64::from(versions.0), count: 2 + versions.1 % 15, index: versions.1 % 2 }),
         };
         prop_assert_eq!(Message::decode(&message.encode()), Ok(message));

@@ -174,7 +174,7 @@ fn table(heading: &str) -> Vec<(String, u64)> {
 #[test]
 fn the_tables_of_the_page_are_those_of_the_code() {
     use crate::link::hello::{Purpose, RefusalCode};
-    use crate::link::{channel, hello, session, stripes};
+    use crate::link::{channel, hello, probe, session, stripes};
     let types = super::FrameType::ALL.map(|kind| (format!("{kind:?}"), kind as u64));
     assert_eq!(table("### Frame types of the link"), types);
     let purposes = Purpose::ALL.map(|purpose| (format!("{purpose:?}"), purpose as u64));
@@ -195,6 +195,7 @@ fn the_tables_of_the_page_are_those_of_the_code() {
         ("CHANNELS_MAX", session::CHANNELS_MAX as u64),
         ("CHANNELS_EVER_MAX", u64::from(session::CHANNELS_EVER_MAX)),
         ("STRIPES_MAX", u64::from(stripes::STRIPES_MAX)),
+        ("PROBE_BYTES_MAX", probe::PROBE_BYTES_MAX),
         ("RECORD_HEADER_BYTES", stripes::RECORD_HEADER_BYTES as u64),
         ("RECORD_BYTES_MAX", stripes::RECORD_BYTES_MAX as u64),
     ];

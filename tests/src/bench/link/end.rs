@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use migrated::io::keys::{Keys, Peer, PeerStore};
-use migrated::io::link::{Link, LinkConfig, LinkListener};
+use migrated::io::link::{Link, LinkConfig, LinkListener, Register};
 use migrated::link::Label;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,7 +65,7 @@ pub fn introduce(near: &Path, far: &Path) {
     let keys = [near, far].map(|own| Keys::load(own).expect("a key"));
     for (own, other, name) in [(near, &keys[1], "far"), (far, &keys[0], "near")] {
         let key = *other.spki();
-        let peer = Peer { name: name.to_owned(), address, data_address: None, key };
+        let peer = Peer { name: name.to_owned(), address, data_addresses: Vec::new(), key };
         PeerStore::load(own).and_then(|peers| peers.put(peer)).expect("it is stored");
     }
 }
@@ -94,7 +94,10 @@ fn config(state_dir: &Path, name: &str, control: SocketAddr) -> LinkConfig {
         keys: Keys::load(state_dir).expect("a key"),
         peers: PeerStore::load(state_dir).expect("the peers"),
         control,
-        data: None,
+        data: Vec::new(),
+        addresses: BTreeMap::new(),
+        probes: true,
+        register: Register::default(),
         bandwidth_bytes_per_s: None,
         transport: None,
         transports: BTreeMap::new(),
