@@ -12,7 +12,7 @@ const WITHIN_MAX: Duration = Duration::from_secs(5);
 /// After so long it must have come right, and stay so.
 const SETTLED: Duration = Duration::from_secs(60);
 /// More connections than this would be a fight.
-const CONNECTIONS_MAX: usize = 16;
+const CONNECTIONS_MAX: usize = 12;
 const SIDES: [Side; 2] = [Side::Dialler, Side::Listener];
 
 /// A generator of numbers that is the same everywhere.
