@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::context::Context;
 use crate::io::ram::RamOut;
-use crate::link::Label;
+use crate::link::{Class, Label};
 use crate::qmp::MigrateInfo;
 use crate::switchover::{RamLimits, Sample, ram_limits};
 
@@ -65,7 +65,10 @@ pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
 /// Has QEMU send the last memory, and waits until it has.
 pub async fn finish(context: &Arc<Context>) -> Result<()> {
     // While the guest stands still nothing holds it up that is not the link itself (S2-44).
-    context.link()?.set_bandwidth(None);
+    let link = context.link()?;
+    link.set_bandwidth(None);
+    // The destination loads it while the last of the disks is on its way and compared.
+    link.prefer(Some(Class::Ram));
     context.machine.qmp().migrate_continue("pre-switchover").await?;
     wait_for(context, "completed").await
 }
