@@ -26,7 +26,6 @@ mod same_network;
 mod cuts;
 mod paused;
 mod disks;
-mod clocks;
 mod qemu_deaths;
 mod random;
 
