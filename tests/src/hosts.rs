@@ -22,7 +22,6 @@ use crate::world::{CONTROL, Plan, World};
 
 pub mod names;
 mod turn;
-mod clocks;
 pub mod settings;
 pub mod resident;
 pub mod sending;
@@ -32,15 +31,10 @@ use sending::MOVE_LIMIT;
 use settings::Settings;
 use turn::Turn;
 
-/// What runs guests.
-const QEMU: &str = "qemu-system-x86_64";
-
 /// Two hosts that know each other.
 #[derive(Debug)]
 pub struct Hosts {
     daemons: [Option<Inmate>; 2],
-    /// What a daemon is started with besides, `NAME=VALUE`.
-    environment: Vec<String>,
     /// The file systems of the hosts' `state_dir`, where they have one.
     pub state_dirs: Vec<Volume>,
     programs: [PathBuf; 2],
@@ -58,7 +52,7 @@ impl Hosts {
 
     /// The same with settings of the daemons.
     pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
-        for name in [QEMU, "nft"] {
+        for name in ["qemu-system-x86_64", "nft"] {
             program(name)?;
         }
         let programs = [binaries::migrated()?, binaries::blockd()?];
@@ -66,9 +60,8 @@ impl Hosts {
         let has_control_network = plan.control_network;
         let turn = Turn::wait();
         let world = World::with(plan)?;
-        let environment = if settings.own_clocks { clocks::environment()? } else { Vec::new() };
         let (daemons, state_dirs) = ([None, None], Vec::new());
-        let mut hosts = Self { daemons, environment, state_dirs, programs, world, _turn: turn };
+        let mut hosts = Self { daemons, state_dirs, programs, world, _turn: turn };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -77,16 +70,8 @@ impl Hosts {
             }
             let state_dir = settings.state_mib.map(|mib| Volume::plain(site, "state", mib));
             hosts.state_dirs.extend(state_dir);
-            let mut blockd = hosts.programs[1].clone();
-            if settings.own_clocks {
-                blockd = clocks::without_library(site, &blockd);
-                clocks::without_library(site, Path::new(QEMU));
-            }
-            let config = settings.config(site, end, control, &blockd);
+            let config = settings.config(site, end, control, &hosts.programs[1]);
             fs::write(site.join("config.toml"), config).expect("write a configuration");
-            if settings.own_clocks {
-                hosts.step_clock(end, 0);
-            }
             hosts.start(end);
         }
         hosts.pair();
@@ -103,11 +88,7 @@ impl Hosts {
     pub fn start(&mut self, end: End) {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
-        let program = self.programs[0].display().to_string();
-        let words = self.environment.iter().cloned();
-        let words = words.chain([program, "daemon".to_owned(), "--config".to_owned(), config]);
-        // Which becomes the program.
-        let daemon = site.start("env", words, "migrated.log");
+        let daemon = site.start(&self.programs[0], ["daemon", "--config", &config], "migrated.log");
         self.daemons[end as usize] = Some(daemon);
         wait_for(PATIENCE, "a daemon to answer", || {
             self.migrated(end, &["list"]).output().status.success().then_some(())

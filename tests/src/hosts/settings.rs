@@ -23,8 +23,6 @@ pub struct Settings {
     pub qemu_b: Option<String>,
     /// What each host has for its `state_dir`, which is then a file system of its own.
     pub state_mib: Option<u64>,
-    /// The daemons' wall clocks can be set by [`Hosts::step_clock`](super::Hosts::step_clock).
-    pub own_clocks: bool,
     /// `listen_data` of each host, as TOML; none: its end of the WAN.
     pub listen_data: Option<[&'static str; 2]>,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
@@ -46,9 +44,7 @@ impl Settings {
         }
         let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
         let at_b = |setting| if end == End::SiteB { setting } else { None };
-        let qemu =
-            if self.own_clocks { Some("/site/qemu-system-x86_64") } else { at_b(self.qemu_b.as_deref()) };
-        if let Some(qemu) = qemu {
+        if let Some(qemu) = at_b(self.qemu_b.as_deref()) {
             let _ = writeln!(text, "qemu = {qemu:?}");
         }
         let bridge = at_b(self.bridge_b).unwrap_or("br0");

@@ -28,7 +28,6 @@ mod ways;
 mod paused;
 mod methods;
 mod disks;
-mod clocks;
 mod qemu_deaths;
 mod random;
 
