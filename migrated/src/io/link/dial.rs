@@ -17,7 +17,7 @@ use crate::io::tls::socket::congestion_control;
 use crate::link::Lane;
 use crate::link::error::LinkError;
 use crate::link::hello::{Hello, LinkId, Message, Purpose, Stripe, negotiate};
-use crate::link::session::Side;
+use crate::link::session::{SILENCE_MAX, Side};
 use crate::transport::Transport;
 
 /// The first pause between two dials.
@@ -26,6 +26,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often the session looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// A peer that is dead is noticed within three seconds (S3-17).
+const _: () = assert!(SILENCE_MAX.as_millis() + TICK.as_millis() <= 3000);
 
 /// Makes a link.
 pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkError> {
