@@ -20,6 +20,7 @@ use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
 pub mod names;
+pub mod monitor;
 mod turn;
 pub mod settings;
 pub mod resident;
@@ -35,6 +36,8 @@ use turn::Turn;
 pub struct Hosts {
     daemons: [Option<Inmate>; 2],
     programs: [PathBuf; 2],
+    /// More words for the daemons.
+    words: &'static [&'static str],
     /// Where they are.
     pub world: World,
     /// The last to go.
@@ -57,7 +60,8 @@ impl Hosts {
         let has_control_network = plan.control_network;
         let turn = Turn::wait();
         let world = World::with(plan)?;
-        let mut hosts = Self { daemons: [None, None], programs, world, _turn: turn };
+        let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
+        let mut hosts = Self { daemons: [None, None], programs, words, world, _turn: turn };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -82,7 +86,8 @@ impl Hosts {
     pub fn start(&mut self, end: End) {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
-        let daemon = site.start(&self.programs[0], ["daemon", "--config", &config], "migrated.log");
+        let words = [&["daemon", "--config", config.as_str()], self.words].concat();
+        let daemon = site.start(&self.programs[0], words, "migrated.log");
         self.daemons[end as usize] = Some(daemon);
         wait_for(PATIENCE, "a daemon to answer", || {
             self.migrated(end, &["list"]).output().status.success().then_some(())
