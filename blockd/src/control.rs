@@ -81,6 +81,14 @@ pub enum Command {
         #[serde(default)]
         moved_to: String,
     },
+    /// Gives the disk up, sealed or not: it is elsewhere by somebody's word.
+    Revoke {
+        /// The generation that it has there.
+        generation: u64,
+        /// Where; empty: not said.
+        #[serde(default)]
+        moved_to: String,
+    },
     /// Makes the replica the guest's disk.
     Promote {
         /// The generation that it has here.
@@ -210,6 +218,7 @@ mod tests {
             Command::Seal { generation: 3, verify: Verify::All, timeout_ms: 9 },
             Command::Unseal {},
             Command::Fence { generation: 3, moved_to: "site-b".into() },
+            Command::Revoke { generation: 4, moved_to: "site-a".into() },
             Command::Promote { generation: 3 },
             Command::Limits { free_writes: 16384, delay_us: 2048, valid_ms: 1000 },
             Command::Policy { name: "paper".into() },

@@ -13,6 +13,7 @@
 
 mod bits;
 mod header;
+mod revoke;
 mod startup;
 
 use std::ops::Range;
@@ -22,6 +23,7 @@ pub use header::{
     DISK_ID_BYTES_MAX, HEADER_BYTES, Header, InvalidName, PLACE_BYTES_MAX, Role, Unreadable, check_disk_id,
     newest,
 };
+pub use revoke::{NotNewer, revoked};
 pub use startup::{Asked, ImageState, Refusal, Start, startup};
 
 /// Where the bitmap begins in the file, in bytes.

@@ -52,7 +52,9 @@ pub fn allow(stage: Stage, request: &Request) -> Result<(), String> {
         Request::Readdress {} => (&[Stage::Running], "readdress"),
         Request::Abort { .. } => (&[Stage::Nothing, Stage::Reserved, Stage::Loaded, Stage::Over], "abort"),
         // Looks only.
-        Request::Verdict { .. } | Request::Consult { .. } | Request::Mirror(_) => (&Stage::ALL, ""),
+        Request::Verdict { .. } | Request::Consult { .. } | Request::Introduce {} | Request::Mirror(_) => {
+            (&Stage::ALL, "")
+        }
         Request::Concluded { .. } => (&[Stage::Nothing, Stage::Running], "concluded"),
         // Of a migration of long ago, or of this one's other link.
         Request::TakenBack { .. } => (&[Stage::Nothing, Stage::Over], "taken-back"),

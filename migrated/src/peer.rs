@@ -89,6 +89,8 @@ pub enum Request {
     },
     /// The guest's names are to lead here.
     Readdress {},
+    /// Which version of the program is this? Looks only.
+    Introduce {},
     /// Nothing will come: everything that was started is ended, and what was reserved is released.
     Abort {
         /// Why, for the log.
@@ -191,6 +193,11 @@ pub enum Answer {
         /// None: nothing.
         promised: Option<Step>,
     },
+    /// Which program answers.
+    Introduced {
+        /// Its version ("0.1.0"); for people, not for decisions.
+        version: String,
+    },
     /// What became of the names.
     Readdressed {
         /// The guest answers at its new place, and each of its names leads there.
@@ -212,8 +219,16 @@ pub struct Reserved {
     pub tunnel_address: Option<Ipv4Addr>,
     /// The address of its site that the guest gets in addition to its own, for each card in the description's order.
     pub new_addresses: Vec<Option<Ipv4Addr>>,
+    /// The guest is at home at the destination: once it is there, no tunnel is needed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_home: bool,
     /// Things worth knowing that stop nothing.
     pub warnings: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What the destination says without being asked.
@@ -301,6 +316,7 @@ mod tests {
             Request::Concluded { migration: "m".into() },
             Request::TakenBack { migration: "m".into(), guest: "web".into(), generation: 2 },
             Request::Readdress {},
+            Request::Introduce {},
             Request::Abort { reason: "cancelled".into(), keep_disks: false },
         ];
         for (id, request) in (0..).zip(requests) {

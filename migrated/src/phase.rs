@@ -66,6 +66,19 @@ pub enum Outcome {
     InDoubt,
 }
 
+impl Outcome {
+    /// Its name in reports and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Moved => "moved",
+            Outcome::Refused => "refused",
+            Outcome::Cancelled => "cancelled",
+            Outcome::RolledBack => "rolled-back",
+            Outcome::InDoubt => "in-doubt",
+        }
+    }
+}
+
 /// What a failure in a phase leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {

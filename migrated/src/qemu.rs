@@ -9,6 +9,7 @@
 //! more keeps the places of the others. A comma in a path is doubled, which is QEMU's way to quote it. Every guest
 //! starts with its CPU held (`-S`); whoever started it says `cont`.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -126,6 +127,12 @@ fn memory(guest: &Guest, accelerator: Accelerator) -> String {
 /// The block node of a disk.
 pub fn node_name(disk: &str) -> String {
     format!("disk-{disk}")
+}
+
+/// The devices that a guest has by these words, by their names in QEMU. Those of the board have none.
+pub fn device_names(guest: &Guest) -> BTreeSet<String> {
+    let (disks, nics) = (guest.disks.iter().map(|disk| &disk.id), guest.nics.iter().map(|nic| &nic.id));
+    disks.chain(nics).cloned().collect()
 }
 
 struct Words(Vec<OsString>);

@@ -1,10 +1,13 @@
 //! What is kept of a migration when it has ended: as JSON beside the journal, as text for people.
 
+mod abort;
 mod text;
 
 use serde::{Deserialize, Serialize};
 
 use crate::phase::{Outcome, Phase};
+
+pub use abort::{Abort, Cause, QmpRefusal, Undone};
 
 /// The report of one migration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub struct Report {
     pub outcome: Outcome,
     /// Why it ended so.
     pub reasons: Vec<String>,
+    /// Where it failed, and what was undone; none: the guest has moved.
+    #[serde(default)]
+    pub abort: Option<Abort>,
     /// When it was asked for: seconds since 1970 by the source's clock.
     pub started_unix_s: u64,
     /// From the request to the guest running at the destination, or to the end, in milliseconds.

@@ -95,6 +95,7 @@ impl Status {
             destination: self.destination.clone(),
             outcome,
             reasons,
+            abort: None,
             started_unix_s,
             total_ms: self.elapsed_ms,
             phases: Vec::new(),

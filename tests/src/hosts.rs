@@ -21,6 +21,7 @@ use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
 pub mod names;
+pub mod monitor;
 mod turn;
 pub mod settings;
 pub mod resident;
@@ -38,6 +39,8 @@ pub struct Hosts {
     /// The file systems of the hosts' `state_dir`, where they have one.
     pub state_dirs: Vec<Volume>,
     programs: [PathBuf; 2],
+    /// More words for the daemons.
+    words: &'static [&'static str],
     /// Where they are.
     pub world: World,
     /// The last to go.
@@ -60,8 +63,9 @@ impl Hosts {
         let has_control_network = plan.control_network;
         let turn = Turn::wait();
         let world = World::with(plan)?;
+        let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
         let (daemons, state_dirs) = ([None, None], Vec::new());
-        let mut hosts = Self { daemons, state_dirs, programs, world, _turn: turn };
+        let mut hosts = Self { daemons, state_dirs, programs, words, world, _turn: turn };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -88,7 +92,8 @@ impl Hosts {
     pub fn start(&mut self, end: End) {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
-        let daemon = site.start(&self.programs[0], ["daemon", "--config", &config], "migrated.log");
+        let words = [&["daemon", "--config", config.as_str()], self.words].concat();
+        let daemon = site.start(&self.programs[0], words, "migrated.log");
         self.daemons[end as usize] = Some(daemon);
         wait_for(PATIENCE, "a daemon to answer", || {
             self.migrated(end, &["list"]).output().status.success().then_some(())

@@ -31,16 +31,27 @@ impl Qmp {
     /// Execute a command that has to succeed.
     #[track_caller]
     pub fn ask(&mut self, command: &str, arguments: Value) -> Value {
+        let mut line = self.answer(command, arguments);
+        assert!(line.get("error").is_none(), "{command}: {line}");
+        line["return"].take()
+    }
+
+    /// Try a command that has to be refused; QEMU's words.
+    #[track_caller]
+    pub fn refused(&mut self, command: &str, arguments: Value) -> String {
+        let line = self.answer(command, arguments);
+        line["error"]["desc"].as_str().unwrap_or_else(|| panic!("{command}: {line}")).to_owned()
+    }
+
+    fn answer(&mut self, command: &str, arguments: Value) -> Value {
         let request = json!({ "execute": command, "arguments": arguments });
         writeln!(self.lines.get_mut(), "{request}").expect("write to the monitor");
         loop {
-            let mut line = self.line();
-            if line.get("event").is_some() {
-                self.events.push(line);
-                continue;
+            let line = self.line();
+            if line.get("event").is_none() {
+                return line;
             }
-            assert!(line.get("error").is_none(), "{command}: {line}");
-            return line["return"].take();
+            self.events.push(line);
         }
     }
 

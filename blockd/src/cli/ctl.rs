@@ -84,6 +84,15 @@ enum Order {
         #[arg(long, value_name = "HOST", default_value = "")]
         moved_to: String,
     },
+    /// Give the disk up, sealed or not: what was written here since is given up with it
+    Revoke {
+        /// Its generation where it is
+        #[arg(long, value_name = "N")]
+        generation: u64,
+        /// Where it is
+        #[arg(long, value_name = "HOST", default_value = "")]
+        moved_to: String,
+    },
     /// Make the replica the guest's disk
     Promote {
         /// Its generation here
@@ -161,6 +170,9 @@ impl Order {
             Order::Unseal => Command::Unseal {},
             Order::Fence { generation, moved_to } => {
                 Command::Fence { generation: *generation, moved_to: moved_to.clone() }
+            }
+            Order::Revoke { generation, moved_to } => {
+                Command::Revoke { generation: *generation, moved_to: moved_to.clone() }
             }
             Order::Promote { generation } => Command::Promote { generation: *generation },
             Order::Limits { free_writes, delay_us, valid_ms } => {

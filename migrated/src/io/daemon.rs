@@ -41,6 +41,7 @@ pub async fn run(config: Config) -> Result<()> {
     let listener = taken.listen()?;
     let name = config.name.clone();
     let site = Arc::new(Site::open(config).context("cannot read what is kept in state_dir")?);
+    site.find_paths().await;
     destination::recover(&site).await;
     site.adopt().await;
     source::recover(&site);

@@ -37,7 +37,7 @@ use crate::link::Label;
 use crate::peer::{Answer, Call, Notice, Request};
 use crate::phase::{Outcome, Phase};
 use crate::qmp::MigrateInfo;
-use crate::report::Report;
+use crate::report::{Abort, Report};
 use crate::status::Status;
 
 use self::arrival::{Arrival, Start};
@@ -178,6 +178,7 @@ impl Visit {
             Request::Consult { migration } => {
                 Answer::Consulted { promised: self.site.journal.last_step(&migration) }
             }
+            Request::Introduce {} => Answer::Introduced { version: env!("CARGO_PKG_VERSION").to_owned() },
             Request::TakenBack { migration, guest, generation } => {
                 done(taken_back::obey(&self.site, self.link.peer(), &migration, &guest, generation).await)
             }
@@ -277,10 +278,12 @@ impl Visit {
         if let Some(arrival) = self.arrival.take() {
             let name = arrival.reserve.guest.name.clone();
             let handle = arrival.handle.clone();
-            arrival.give_up(reason, keep_disks).await;
-            self.site.forget_arrival(&name);
             let status = handle.status();
-            handle.end(report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]));
+            let undone = arrival.give_up(reason, keep_disks).await;
+            self.site.forget_arrival(&name);
+            let abort = Abort { undone, ..Abort::of(status.phase, reason) };
+            let report = report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]);
+            handle.end(Report { abort: Some(abort), ..report });
         }
     }
 
@@ -317,7 +320,7 @@ impl Visit {
             if !self.is_readdressed {
                 see_to_names(&arrival).await;
             }
-            end_well(&arrival);
+            end_well(&arrival).await;
         }
     }
 }
@@ -345,7 +348,8 @@ async fn see_to_names(arrival: &Arrival) {
 }
 
 /// The guest is here, and this visit is over.
-fn end_well(arrival: &Arrival) {
+async fn end_well(arrival: &Arrival) {
+    arrival.site.paths.come_home(&arrival.reserve.guest.name).await;
     let status = arrival.handle.status();
     arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
     arrival.site.refresh_reservations();

@@ -3,38 +3,42 @@
 //! ```text
 //! call ──► line out, number noted ──┐                     ┌── reply ──► the caller that has its number
 //! call ──► line out, number noted ──┴─ UNIX socket ─ reader ── event ──► all subscribers (the slow miss some)
-//!                                                         └── end ────► every caller, and `closed`
+//!                                                         └── end ────► connected again while QEMU lives;
+//!                                                                       else every caller, and `closed`
 //! ```
+//!
+//! A connection that breaks while QEMU lives is made again, and calls wait for it. What only asks, or may be said twice,
+//! is said again; of anything else nobody knows whether it was done, and its caller is told so. Events in between are lost.
 //!
 //! Nothing assumes QEMU's version: what it can do is asked of it. Every command and every reply is logged at debug.
 //! A call that is dropped while it waits harms nobody; its reply is passed over.
 
+mod line;
+mod migration;
+
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tracing::{debug, trace, warn};
 
-use crate::qmp::{Event, Message, MigrateInfo, Refused, Version, command_line, commands_of, parse_line};
+use self::line::{Line, read_line};
+use crate::qmp::{Event, Message, Refused, Version, command_line, commands_of, parse_line};
 
-/// The longest line; the schema has some 200 KiB.
-const LINE_BYTES_MAX: u64 = 16 << 20;
 /// Events that a slow subscriber may be behind.
 const EVENTS_KEPT: usize = 256;
 /// How long a call waits for its reply unless it says otherwise.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two attempts to connect to a QEMU that is busy with others.
-const DIAL_EVERY: Duration = Duration::from_millis(5);
+/// Commands that may be said again after nobody knows whether they were done, beside all that only ask.
+const REPEATABLE: [&str; 5] = ["qom-list", "stop", "cont", "migrate_cancel", "migrate-set-parameters"];
 /// Bytes of a reply that the log shows.
 const LOGGED_BYTES: usize = 400;
 
@@ -52,6 +56,12 @@ pub enum QmpError {
     /// QEMU has ended, or closed the monitor.
     #[error("QEMU has ended ({command} was not answered)")]
     Closed {
+        /// What was asked.
+        command: String,
+    },
+    /// The connection broke, and has been made again: QEMU may have done it or not.
+    #[error("the connection to QEMU's monitor broke, so that nobody knows what became of {command}")]
+    Lost {
         /// What was asked.
         command: String,
     },
@@ -85,8 +95,18 @@ struct Inner {
     replies: Arc<Replies>,
     next_id: AtomicU64,
     version: Version,
-    commands: BTreeSet<String>,
+    commands: OnceLock<BTreeSet<String>>,
     pid: Option<i32>,
+}
+
+/// How a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Up,
+    /// It broke, and is being made again.
+    Broken,
+    /// QEMU has ended.
+    Over,
 }
 
 /// Where a reply goes.
@@ -95,56 +115,35 @@ type Caller = oneshot::Sender<Result<Value, Refused>>;
 /// What the reader and the callers share.
 #[derive(Debug)]
 struct Replies {
-    /// None: the connection has ended.
+    /// None: there is no connection.
     waiting: Mutex<Option<HashMap<u64, Caller>>>,
     events: broadcast::Sender<Event>,
-    closed: watch::Sender<bool>,
-}
-
-/// Connects as soon as QEMU has taken those who came before: its queue holds one or two.
-async fn dial(path: &Path) -> io::Result<UnixStream> {
-    let mut tick = interval(DIAL_EVERY);
-    loop {
-        tick.tick().await;
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            done => return done,
-        }
-    }
+    standing: watch::Sender<Standing>,
 }
 
 impl Qmp {
     /// Connects, and asks what this QEMU can do. QEMU talks to one at a time: a second one waits.
     pub async fn connect(path: &Path) -> Result<Self, QmpError> {
-        let failed = |reason: String| QmpError::Connect { path: path.into(), reason };
-        let stream = timeout(CALL_TIMEOUT, dial(path)).await.unwrap_or_else(|late| Err(late.into()));
-        let stream = stream.map_err(|error| failed(error.to_string()))?;
-        // The socket was made by QEMU itself, so this is QEMU's process.
-        let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        let (reader, writer) = stream.into_split();
-        let mut reader = BufReader::new(reader);
-        let greeting = timeout(CALL_TIMEOUT, read_line(&mut reader)).await;
-        let greeting =
-            greeting.map_err(|_| failed("it does not greet; does another program talk to it?".into()))?;
-        let version = match greeting.map(|line| parse_line(&line)) {
-            Some(Ok(Message::Greeting(version))) => version,
-            Some(other) => return Err(failed(format!("this is no greeting of QEMU: {other:?}"))),
-            None => return Err(failed("it closed the connection".into())),
-        };
+        let Line { reader, writer, version, pid } = line::open(path).await?;
         let replies = Arc::new(Replies {
             waiting: Mutex::new(Some(HashMap::new())),
             events: broadcast::Sender::new(EVENTS_KEPT),
-            closed: watch::Sender::new(false),
+            standing: watch::Sender::new(Standing::Up),
         });
-        tokio::spawn(read_all(reader, Arc::clone(&replies)));
-        let commands = BTreeSet::new();
-        let writer = tokio::sync::Mutex::new(writer);
-        let mut inner = Inner { writer, replies, next_id: AtomicU64::new(1), version, commands, pid };
-        inner.call("qmp_capabilities", &json!({}), CALL_TIMEOUT).await?;
+        let inner = Arc::new(Inner {
+            writer: tokio::sync::Mutex::new(writer),
+            replies: Arc::clone(&replies),
+            next_id: AtomicU64::new(1),
+            version,
+            commands: OnceLock::new(),
+            pid,
+        });
+        tokio::spawn(keep(Arc::downgrade(&inner), replies, reader, path.to_owned(), pid));
         let schema = inner.call("query-qmp-schema", &json!({}), CALL_TIMEOUT).await?;
-        inner.commands = commands_of(&schema).into_iter().collect();
+        let commands = inner.commands.set(commands_of(&schema).into_iter().collect());
+        commands.expect("it is set once");
         debug!(path = %path.display(), %version, ?pid, "talking to QEMU");
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner })
     }
 
     /// Has a command done, and waits for its answer, at most 30 s.
@@ -169,7 +168,7 @@ impl Qmp {
 
     /// Whether this QEMU has a command.
     pub fn has(&self, command: &str) -> bool {
-        self.inner.commands.contains(command)
+        self.inner.commands.get().is_some_and(|commands| commands.contains(command))
     }
 
     /// QEMU's version; for people, not for decisions.
@@ -182,12 +181,12 @@ impl Qmp {
         self.inner.pid
     }
 
-    /// Comes back when QEMU has ended or closed the monitor. Does not keep the connection.
+    /// Comes back when QEMU has ended or closed the monitor for good. Does not keep the connection.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut closed = self.inner.replies.closed.subscribe();
+        let mut standing = self.inner.replies.standing.subscribe();
         async move {
             // An error says that the reader has gone, which is the same.
-            let _ = closed.wait_for(|closed| *closed).await;
+            let _ = standing.wait_for(|standing| *standing == Standing::Over).await;
         }
     }
 
@@ -195,6 +194,21 @@ impl Qmp {
     pub async fn state(&self) -> Result<String, QmpError> {
         let answer = self.call("query-status", json!({})).await?;
         Ok(answer["status"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The devices that were plugged in, by their names; those of the board are not among them.
+    pub async fn devices(&self) -> Result<BTreeSet<String>, QmpError> {
+        let mut names = BTreeSet::new();
+        for place in ["/machine/peripheral", "/machine/peripheral-anon"] {
+            let answer = self.call("qom-list", json!({ "path": place })).await?;
+            let list = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+            let is_device =
+                |entry: &&Value| entry["type"].as_str().is_some_and(|kind| kind.starts_with("child<"));
+            names.extend(
+                list.iter().filter(is_device).filter_map(|entry| Some(entry["name"].as_str()?.to_owned())),
+            );
+        }
+        Ok(names)
     }
 
     /// Holds the guest's CPUs and flushes its disks. With a disk's daemon dead this waits for it; see `Disk::wake`.
@@ -215,97 +229,42 @@ impl Qmp {
     }
 }
 
-/// Migration.
-impl Qmp {
-    /// Switches capabilities. One that this QEMU does not have is refused by it, by name.
-    pub async fn set_capabilities(&self, capabilities: &[(&str, bool)]) -> Result<(), QmpError> {
-        let list: Vec<Value> =
-            capabilities.iter().map(|(name, state)| json!({ "capability": name, "state": state })).collect();
-        self.call("migrate-set-capabilities", json!({ "capabilities": list })).await.map(drop)
-    }
-
-    /// The capabilities that this QEMU has, with their states; also ones that nobody here knows.
-    pub async fn capabilities(&self) -> Result<Vec<(String, bool)>, QmpError> {
-        let answer = self.call("query-migrate-capabilities", json!({})).await?;
-        let list = answer.as_array().map(Vec::as_slice).unwrap_or_default();
-        let one = |entry: &Value| Some((entry["capability"].as_str()?.to_owned(), entry["state"].as_bool()?));
-        Ok(list.iter().filter_map(one).collect())
-    }
-
-    /// Sets parameters: an object of them ("max-bandwidth", "downtime-limit", …).
-    pub async fn set_parameters(&self, parameters: Value) -> Result<(), QmpError> {
-        self.call("migrate-set-parameters", parameters).await.map(drop)
-    }
-
-    /// Begins to send the guest to the UNIX socket at `path`, where somebody has to listen.
-    pub async fn migrate(&self, path: &Path) -> Result<(), QmpError> {
-        self.call("migrate", json!({ "uri": unix_uri(path) })).await.map(drop)
-    }
-
-    /// Listens on the UNIX socket at `path` for a guest. Only a QEMU that was started for it can.
-    pub async fn migrate_incoming(&self, path: &Path) -> Result<(), QmpError> {
-        self.call("migrate-incoming", json!({ "uri": unix_uri(path) })).await.map(drop)
-    }
-
-    /// Goes on from a state in which QEMU waits ("pre-switchover").
-    pub async fn migrate_continue(&self, state: &str) -> Result<(), QmpError> {
-        self.call("migrate-continue", json!({ "state": state })).await.map(drop)
-    }
-
-    /// Gives the migration up. The answer comes before it has ended.
-    pub async fn migrate_cancel(&self) -> Result<(), QmpError> {
-        self.call("migrate_cancel", json!({})).await.map(drop)
-    }
-
-    /// How far it is.
-    pub async fn query_migrate(&self) -> Result<MigrateInfo, QmpError> {
-        Ok(MigrateInfo::read(&self.call("query-migrate", json!({})).await?))
-    }
-
-    /// Waits until the migration is as `until` says. Events only wake, and may be lost: what counts is the answer to
-    /// a query (M4), which comes at least once in `every`.
-    pub async fn migration_until(
-        &self,
-        every: Duration,
-        until: impl Fn(&MigrateInfo) -> bool,
-    ) -> Result<MigrateInfo, QmpError> {
-        let mut events = self.events();
-        loop {
-            let found = self.query_migrate().await?;
-            if until(&found) {
-                return Ok(found);
-            }
-            // Either way it is asked again.
-            let _ = timeout(every, events.recv()).await;
-        }
-    }
-}
-
-fn unix_uri(path: &Path) -> String {
-    format!("unix:{}", path.display())
-}
-
 impl Inner {
     async fn call(&self, command: &str, arguments: &Value, limit: Duration) -> Result<Value, QmpError> {
-        let closed = || QmpError::Closed { command: command.into() };
+        let may_repeat = command.starts_with("query-") || REPEATABLE.contains(&command);
+        let exchange = async {
+            loop {
+                if self.replies.settled().await == Standing::Over {
+                    return Err(QmpError::Closed { command: command.into() });
+                }
+                match self.exchange(command, arguments).await {
+                    Some(reply) => return Ok(reply),
+                    None if may_repeat => {}
+                    None if self.replies.settled().await == Standing::Over => {}
+                    None => return Err(QmpError::Lost { command: command.into() }),
+                }
+            }
+        };
+        match timeout(limit, exchange).await {
+            Ok(reply) => reply?.map_err(|refused| QmpError::Refused { command: command.into(), refused }),
+            Err(_) => Err(QmpError::Timeout { command: command.into(), timeout: limit }),
+        }
+    }
+
+    /// Says a command once. None: the connection broke before it was answered.
+    async fn exchange(&self, command: &str, arguments: &Value) -> Option<Result<Value, Refused>> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        self.replies.note(id, sender).ok_or_else(closed)?;
+        self.replies.note(id, sender)?;
         debug!(id, command, %arguments, "to QEMU");
-        let exchange = async {
-            let line = command_line(id, command, arguments);
-            self.writer.lock().await.write_all(line.as_bytes()).await.map_err(|_| closed())?;
-            receiver.await.map_err(|_| closed())
-        };
-        let reply = match timeout(limit, exchange).await {
-            Ok(reply) => reply?,
-            Err(_) => return Err(QmpError::Timeout { command: command.into(), timeout: limit }),
-        };
+        let line = command_line(id, command, arguments);
+        self.writer.lock().await.write_all(line.as_bytes()).await.ok()?;
+        let reply = receiver.await.ok()?;
         match &reply {
             Ok(value) => debug!(id, command, reply = %shortened(value), "from QEMU"),
             Err(refused) => debug!(id, command, class = refused.class, error = refused.text, "from QEMU"),
         }
-        reply.map_err(|refused| QmpError::Refused { command: command.into(), refused })
+        Some(reply)
     }
 }
 
@@ -330,10 +289,24 @@ impl Replies {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.remove(&id)
     }
 
-    fn close(&self) {
-        // Dropping the senders tells the callers.
+    /// There is no connection any more, for now or for good.
+    fn end(&self, standing: Standing) {
+        // First how it stands: dropping the senders tells the callers, who look.
+        self.standing.send_replace(standing);
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.closed.send_replace(true);
+    }
+
+    /// There is one again.
+    fn begin(&self) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+        self.standing.send_replace(Standing::Up);
+    }
+
+    /// Waits while the connection is being made again.
+    async fn settled(&self) -> Standing {
+        let mut standing = self.standing.subscribe();
+        let settled = standing.wait_for(|standing| *standing != Standing::Broken).await;
+        settled.map_or(Standing::Over, |standing| *standing)
     }
 
     fn handle(&self, message: Message) {
@@ -355,8 +328,32 @@ impl Replies {
     }
 }
 
-async fn read_all(mut reader: BufReader<OwnedReadHalf>, replies: Arc<Replies>) {
-    while let Some(line) = read_line(&mut reader).await {
+/// Reads until QEMU has ended, over as many connections as it takes; or until nobody holds this end any more.
+async fn keep(
+    inner: Weak<Inner>,
+    replies: Arc<Replies>,
+    mut reader: BufReader<OwnedReadHalf>,
+    path: PathBuf,
+    pid: Option<i32>,
+) {
+    loop {
+        read_all(&mut reader, &replies).await;
+        replies.end(Standing::Broken);
+        if inner.strong_count() == 0 {
+            break;
+        }
+        let Some(again) = line::reopen(&path, pid).await else { break };
+        let Some(inner) = inner.upgrade() else { break };
+        *inner.writer.lock().await = again.writer;
+        reader = again.reader;
+        replies.begin();
+        warn!(path = %path.display(), "the connection to QEMU's monitor broke, and was made again");
+    }
+    replies.end(Standing::Over);
+}
+
+async fn read_all(reader: &mut BufReader<OwnedReadHalf>, replies: &Replies) {
+    while let Some(line) = read_line(reader).await {
         match parse_line(&line) {
             Ok(message) => replies.handle(message),
             Err(error) => {
@@ -365,27 +362,20 @@ async fn read_all(mut reader: BufReader<OwnedReadHalf>, replies: Arc<Replies>) {
             }
         }
     }
-    replies.close();
-}
-
-/// A line without its end; none where the connection ends, breaks, or the line does not end.
-async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
-    let mut line = Vec::new();
-    reader.take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await.ok()?;
-    (line.pop() == Some(b'\n')).then_some(line)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::time::Duration;
 
     use serde_json::{Value, json};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{UnixListener, UnixStream};
 
-    use super::{Qmp, QmpError, dial};
+    use super::line::dial;
+    use super::{Qmp, QmpError};
 
     /// A monitor that a test plays.
     struct Monitor {
@@ -410,20 +400,63 @@ mod tests {
         }
     }
 
-    async fn connected(name: &str) -> (Qmp, Monitor) {
+    /// Takes a connection, as QEMU does.
+    async fn accept(listener: &UnixListener) -> Monitor {
+        let mut monitor = Monitor { stream: BufReader::new(listener.accept().await.unwrap().0) };
+        monitor.say(r#"{"QMP": {"version": {"qemu": {"major": 99, "minor": 1, "micro": 0}}}}"#).await;
+        assert_eq!(monitor.answer(json!({})).await, "qmp_capabilities");
+        monitor
+    }
+
+    fn listen(name: &str) -> (PathBuf, UnixListener) {
         let path: PathBuf = std::env::temp_dir().join(format!("qmp-{name}-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
+        (path, listener)
+    }
+
+    async fn connected(name: &str) -> (Qmp, Monitor) {
+        let (path, listener) = listen(name);
+        let connected = connect(&path, &listener).await;
+        tokio::fs::remove_file(&path).await.unwrap();
+        connected
+    }
+
+    async fn connect(path: &Path, listener: &UnixListener) -> (Qmp, Monitor) {
         let monitor = async {
-            let mut monitor = Monitor { stream: BufReader::new(listener.accept().await.unwrap().0) };
-            monitor.say(r#"{"QMP": {"version": {"qemu": {"major": 99, "minor": 1, "micro": 0}}}}"#).await;
-            assert_eq!(monitor.answer(json!({})).await, "qmp_capabilities");
+            let mut monitor = accept(listener).await;
             let schema = json!([{"meta-type": "command", "name": "teleport"}]);
             assert_eq!(monitor.answer(schema).await, "query-qmp-schema");
             monitor
         };
-        let (qmp, monitor) = tokio::join!(Qmp::connect(&path), monitor);
-        tokio::fs::remove_file(&path).await.unwrap();
+        let (qmp, monitor) = tokio::join!(Qmp::connect(path), monitor);
         (qmp.unwrap(), monitor)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_while_qemu_lives_is_made_again_and_only_what_may_be_is_said_twice() {
+        let (path, listener) = listen("again");
+        let (qmp, mut first) = connect(&path, &listener).await;
+        let mut events = qmp.events();
+        let playing = async {
+            first.hear().await;
+            first.hear().await;
+            drop(first);
+            let mut second = accept(&listener).await;
+            second.say(r#"{"event": "STILL_HERE", "data": {}, "timestamp": {}}"#).await;
+            assert_eq!(second.answer(json!({ "status": "active" })).await, "query-migrate");
+            second
+        };
+        let arguments = json!({ "uri": "unix:/x" });
+        let (asked, ordered, second) =
+            tokio::join!(qmp.query_migrate(), qmp.call("migrate", arguments), playing);
+        assert_eq!(asked.unwrap().status, "active");
+        assert!(matches!(ordered, Err(QmpError::Lost { .. })), "{ordered:?}");
+        assert_eq!(events.recv().await.unwrap().name, "STILL_HERE");
+        // And then QEMU ends.
+        drop((second, listener));
+        qmp.closed().await;
+        assert!(matches!(qmp.stop().await, Err(QmpError::Closed { .. })));
+        tokio::fs::remove_file(&path).await.unwrap();
     }
 
     #[tokio::test]

@@ -7,16 +7,11 @@
 //!
 //! Knows nothing of those who use it: the API's answers, the two ends of a migration.
 
+mod paths;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use anyhow::{Context as _, Result};
-use data_encoding::HEXLOWER;
-use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::Notify;
-use tracing::warn;
-use tunnel::Tunnel;
 
 use crate::config::Config;
 use crate::host::{Reservation, Reservations};
@@ -25,6 +20,13 @@ use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
 use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
+use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
+use tracing::warn;
+
+pub use paths::{Paths, found};
 
 /// One host.
 pub struct Site {
@@ -47,8 +49,8 @@ pub struct Site {
     addresses: Mutex<BTreeMap<Ipv4Addr, String>>,
     /// Guests that are on their way here, each with its source, and how their visit is told to end.
     arrivals: Mutex<BTreeMap<String, (String, Arc<Notify>)>>,
-    /// Tunnels of moves that have ended, by guest: old connections still go through them.
-    paths: tokio::sync::Mutex<BTreeMap<String, Vec<Tunnel>>>,
+    /// Tunnels of moves that have ended.
+    pub paths: Paths,
 }
 
 impl Site {
@@ -61,6 +63,7 @@ impl Site {
         let open =
             |name| Folder::open(state.join(name)).with_context(|| format!("cannot open {name} in state_dir"));
         let (departures, arrivals_kept) = (open("departures")?, open("arrivals")?);
+        let paths = Paths::open(state).context("cannot open paths in state_dir")?;
         let link = LinkConfig::load(&config)?;
         Ok(Self {
             config,
@@ -73,7 +76,7 @@ impl Site {
             reservations: Mutex::default(),
             addresses: Mutex::default(),
             arrivals: Mutex::default(),
-            paths: tokio::sync::Mutex::default(),
+            paths,
         })
     }
 
@@ -155,7 +158,7 @@ impl Site {
     /// Takes a guest's promise of room back.
     pub fn release(&self, guest: &str) {
         self.reservations().release(guest);
-        self.lock_addresses().retain(|_, holder| holder != guest);
+        self.release_addresses(guest);
     }
 
     /// Brings the promises up to date with the guests that run.
@@ -193,13 +196,32 @@ impl Site {
         }
     }
 
+    /// Finds the tunnels again that the daemon before this one has kept, and with them which addresses of the pool are held.
+    pub async fn find_paths(&self) {
+        let held = self.paths.find().await;
+        self.lock_addresses().extend(held);
+    }
+
     /// An address of the pool that nobody has, for a guest.
     pub fn keep_address(&self, guest: &str) -> Option<Ipv4Addr> {
         let mut held = self.lock_addresses();
-        let pool = self.config.network.iter().flat_map(|network| &network.pool);
-        let free = pool.copied().find(|address| !held.contains_key(address))?;
+        let free = self.pool().find(|address| !held.contains_key(address))?;
         held.insert(free, guest.to_owned());
         Some(free)
+    }
+
+    /// A guest has this address of the pool already.
+    pub fn hold_address(&self, address: Ipv4Addr, guest: &str) {
+        self.lock_addresses().insert(address, guest.to_owned());
+    }
+
+    /// Takes a guest's addresses of the pool back.
+    pub fn release_addresses(&self, guest: &str) {
+        self.lock_addresses().retain(|_, holder| holder != guest);
+    }
+
+    fn pool(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.config.network.iter().flat_map(|network| &network.pool).copied()
     }
 
     fn lock_addresses(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, String>> {
@@ -231,32 +253,6 @@ impl Site {
 
     fn lock_arrivals(&self) -> MutexGuard<'_, BTreeMap<String, (String, Arc<Notify>)>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.
-    pub async fn leave_old_paths(&self, guest: &str) -> Result<()> {
-        for tunnel in self.paths.lock().await.get(guest).into_iter().flatten() {
-            tunnel.switch_back().await?;
-        }
-        Ok(())
-    }
-
-    /// Turns them on again: it does not move after all.
-    pub async fn resume_old_paths(&self, guest: &str) -> Result<()> {
-        for tunnel in self.paths.lock().await.get(guest).into_iter().flatten() {
-            tunnel.switch().await?;
-        }
-        Ok(())
-    }
-
-    /// Keeps the tunnels of a move that has ended, and removes those of earlier ones.
-    pub async fn keep_paths(&self, guest: &str, tunnels: Vec<Tunnel>) {
-        let earlier = self.paths.lock().await.insert(guest.to_owned(), tunnels);
-        for tunnel in earlier.into_iter().flatten() {
-            if let Err(error) = tunnel.remove().await {
-                warn!(guest, "cannot remove the tunnel of an earlier move: {error:#}");
-            }
-        }
     }
 }
 

@@ -21,6 +21,7 @@ mod recovery;
 mod start;
 mod watch;
 mod account;
+mod abort;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,12 +37,13 @@ use crate::io::registry::Claim;
 use crate::journal::Step;
 use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
+use crate::report::Abort;
 
 use self::account::Account;
 use self::context::{Context, Heard};
 use self::recovery::{forget, tell_taken_back};
 
-pub use self::path::{move_of, tap_of, tunnel_number};
+pub use self::path::{move_of, tap_of, tunnel_numbers, tunnels_of};
 pub use self::prepare::control;
 pub use self::recovery::{ask_for_ever, recover};
 pub use self::start::start;
@@ -100,6 +102,8 @@ struct Run {
     migration: Migration,
     operations: JoinSet<(Op, Result<Ended>)>,
     account: Account,
+    /// What led back first.
+    abort: Option<Abort>,
     /// QEMU said that the guest is shutting down.
     has_shut_down: bool,
 }
@@ -110,6 +114,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
         migration,
         operations: JoinSet::new(),
         account: Account::default(),
+        abort: None,
         has_shut_down: false,
     };
     run.until_final().await;
@@ -117,7 +122,13 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     if outcome != Outcome::Moved {
         run.account.ask_disks(&context).await;
     }
-    let report = run.account.report(&context, outcome, run.migration.reasons());
+    let mut report = run.account.report(&context, outcome, run.migration.reasons());
+    if outcome != Outcome::Moved {
+        let earlier = || Abort::of(Phase::RollingBack, "the daemon before this one has given it up");
+        let undone = std::mem::take(&mut context.known().undone);
+        report.abort = Some(Abort { undone, ..run.abort.unwrap_or_else(earlier) });
+    }
+    abort::log(&context, &report);
     let is_settled = settle(&context, &claim, outcome).await;
     if context.known().is_taken_back {
         tell_taken_back(&context, &claim);
@@ -137,8 +148,15 @@ async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome
     if outcome == Outcome::Moved {
         let (to, generation) = (context.peer.name.clone(), context.known().generation);
         claim.set_machine(None);
-        let tunnels = std::mem::take(&mut context.known().tunnels);
-        context.site.keep_paths(&context.guest.name, tunnels).await;
+        let (mut tunnels, to_home) = {
+            let mut known = context.known();
+            (std::mem::take(&mut known.tunnels), known.to_home)
+        };
+        if tunnels.is_empty() && context.options.wan {
+            tunnels = tunnels_of(context.handle.id(), &context.guest).await;
+        }
+        context.site.paths.left(&context.guest.name, tunnels, to_home).await;
+        context.site.release_addresses(&context.guest.name);
         let kept = claim.keep(|record| {
             record.moved_to = Some(to);
             record.generation = generation;
@@ -179,10 +197,10 @@ impl Run {
                 Some(ended) = self.operations.join_next() => self.handle_ended(ended).await,
                 event = qemu.recv() => self.handle_qemu(event),
                 Ok(()) = heard.changed() => { let heard = heard.borrow_and_update().clone(); self.handle_heard(&heard) }
-                Some(event) = told.recv() => self.migration.handle(event, context.now()),
+                Some(event) = told.recv() => self.hand_in(event),
                 () = context.handle.cancelled(), if !has_cancelled => {
                     has_cancelled = true;
-                    self.migration.handle(Event::Cancelled, context.now());
+                    self.hand_in(Event::Cancelled);
                 }
                 () = context.handle.taken_back(), if !has_taken_back => {
                     has_taken_back = true;
@@ -196,7 +214,7 @@ impl Run {
                     }
                     self.handle_end_of_qemu();
                 }
-                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.migration.handle_timeout(context.now()),
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.hand_in_time(),
             }
             self.act().await;
         }
@@ -213,7 +231,7 @@ impl Run {
         match self.context.keep_departure().and_then(|()| self.context.promise(Step::TakenBack)) {
             Ok(()) => {
                 self.context.warn("an operator has said that the guest is here");
-                self.migration.handle(Event::Verdict { taken: false }, self.context.now());
+                self.hand_in(Event::Verdict { taken: false });
             }
             Err(error) => {
                 let mut known = self.context.known();
@@ -243,7 +261,7 @@ impl Run {
     async fn enter(&mut self, phase: Phase) {
         let now = self.context.now();
         if self.context.handle.enter(phase).is_err() {
-            self.migration.handle(Event::Cancelled, now);
+            self.hand_in(Event::Cancelled);
             return;
         }
         self.context.event(format!("phase {}", phase.name()));
@@ -273,7 +291,6 @@ impl Run {
     }
 
     async fn handle_ended(&mut self, ended: Result<(Op, Result<Ended>), tokio::task::JoinError>) {
-        let now = self.context.now();
         let event = match ended {
             Ok((op, Ok(Ended::Done))) => Event::Finished(op),
             Ok((_, Ok(Ended::Verdict(taken)))) => Event::Verdict { taken },
@@ -291,7 +308,7 @@ impl Run {
             }
             Ok((op, Err(error))) => {
                 self.context.event(format!("{op:?} failed: {error:#}"));
-                Event::Failed(op, format!("{error:#}"))
+                return self.hand_in_failure(op, &error);
             }
             Err(stopped) if stopped.is_cancelled() => return,
             Err(panicked) => Event::Broken(format!("a defect of this program: {panicked}")),
@@ -301,7 +318,7 @@ impl Run {
             let paused_at = known.paused_at;
             known.final_pass_ms = paused_at.map_or(0, |at| at.elapsed().as_millis() as u64);
         }
-        self.migration.handle(event, now);
+        self.hand_in(event);
     }
 
     /// Events wake and time things; what QEMU's state is, queries say (M4).
@@ -317,7 +334,7 @@ impl Run {
             }
             "RESUME" if matches!(phase, Phase::StopAndCopy | Phase::Commitment) => {
                 let reason = "QEMU let the guest go on by itself: its migration failed late";
-                self.migration.handle(Event::Broken(reason.to_owned()), self.context.now());
+                self.hand_in(Event::Broken(reason.to_owned()));
             }
             "BLOCK_IO_ERROR" => self.context.warn(format!("a disk of the guest failed: {}", event.fields)),
             // Later it is we who end what the guest has left here.
@@ -331,10 +348,9 @@ impl Run {
     }
 
     fn handle_heard(&mut self, heard: &Heard) {
-        let now = self.context.now();
         if let Some(reason) = &heard.failed {
             let reason = format!("{}: {reason}", self.context.peer.name);
-            self.migration.handle(Event::Broken(reason), now);
+            self.hand_in(Event::Broken(reason));
         } else if heard.gone && self.migration.phase().row().begins_again {
             let why = self.lost_link().unwrap_or_else(|| format!("{} has hung up", self.context.peer.name));
             self.lose_link(why);
@@ -349,7 +365,7 @@ impl Run {
 
     fn lose_link(&mut self, why: String) {
         self.context.event(why.clone());
-        self.migration.handle(Event::LinkLost(why), self.context.now());
+        self.hand_in(Event::LinkLost(why));
     }
 
     fn handle_end_of_qemu(&mut self) {
@@ -359,7 +375,7 @@ impl Run {
                 true => "the guest has shut itself down",
                 false => "the guest's QEMU has ended; its log says more",
             };
-            self.migration.handle(Event::Broken(reason.to_owned()), self.context.now());
+            self.hand_in(Event::Broken(reason.to_owned()));
         }
     }
 }

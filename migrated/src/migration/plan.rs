@@ -1,9 +1,12 @@
 //! What is done in which phase, and after what: one table.
 
+use serde::{Deserialize, Serialize};
+
 use crate::phase::Phase;
 
 /// One thing that is done to the world; `io::source` knows how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Op {
     /// Look at the guest and this host.
     Inspect,
@@ -47,6 +50,34 @@ pub enum Op {
     Restore,
 }
 
+impl Op {
+    /// Its name in reports and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::Inspect => "inspect",
+            Op::Connect => "connect",
+            Op::Reserve => "reserve",
+            Op::Replicate => "replicate",
+            Op::PreparePath => "prepare-path",
+            Op::StartRam => "start-ram",
+            Op::AwaitPause => "await-pause",
+            Op::SwitchPath => "switch-path",
+            Op::Seal => "seal",
+            Op::FinishRam => "finish-ram",
+            Op::AwaitLoaded => "await-loaded",
+            Op::Release => "release",
+            Op::HandOver => "hand-over",
+            Op::AskVerdict => "ask-verdict",
+            Op::AwaitRunning => "await-running",
+            Op::Fence => "fence",
+            Op::Readdress => "readdress",
+            Op::CleanUp => "clean-up",
+            Op::Retreat => "retreat",
+            Op::Restore => "restore",
+        }
+    }
+}
+
 /// When an operation starts.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
@@ -84,4 +115,16 @@ pub const PLAN: [Planned; 20] = [
 
 const fn planned(phase: Phase, op: Op, after: &'static [Op]) -> Planned {
     Planned { phase, op, after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PLAN;
+
+    #[test]
+    fn an_operation_is_written_as_it_is_named() {
+        for planned in &PLAN {
+            assert_eq!(serde_json::to_string(&planned.op).unwrap(), format!("{:?}", planned.op.name()));
+        }
+    }
 }

@@ -59,7 +59,9 @@ impl Bounded for Call {
                 mirrored(status);
                 Ok(())
             }
-            Request::PathSwitch {} | Request::PathBack {} | Request::Readdress {} => Ok(()),
+            Request::PathSwitch {} | Request::PathBack {} | Request::Readdress {} | Request::Introduce {} => {
+                Ok(())
+            }
         }
     }
 }
@@ -69,6 +71,7 @@ impl Bounded for Message {
         match self {
             Message::Answer { answer, .. } => match answer {
                 Answer::Reserved(reserved) => return kept(reserved),
+                Answer::Introduced { version } => return word("version", version),
                 Answer::Refused { reasons } => texts(reasons),
                 Answer::Readdressed { names, troubles } => {
                     texts(names);

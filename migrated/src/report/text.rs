@@ -10,6 +10,10 @@ impl Report {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.headline()];
         lines.extend(self.reasons.iter().map(|reason| entry("reason", reason)));
+        if let Some(abort) = &self.abort {
+            lines.push(entry("failed in", &abort.place()));
+            lines.push(entry("undone", &abort.undone()));
+        }
         lines.push(entry("total", &time(self.total_ms)));
         lines.push(entry("downtime", &self.downtime()));
         for (phase, ms) in &self.phases {
@@ -133,7 +137,9 @@ fn entry(head: &str, words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migration::Op;
     use crate::phase::{Outcome, Phase};
+    use crate::report::{Abort, Undone};
 
     fn report() -> Report {
         Report {
@@ -143,6 +149,7 @@ mod tests {
             destination: "site-b".into(),
             outcome: Outcome::Moved,
             reasons: Vec::new(),
+            abort: None,
             started_unix_s: 1_700_000_000,
             total_ms: 65_000,
             phases: vec![(Phase::Bulk, 60_000), (Phase::StopAndCopy, 280)],
@@ -226,6 +233,11 @@ mod tests {
         let mut report = report();
         report.outcome = Outcome::RolledBack;
         report.reasons = vec!["site-b has 100 MiB of room, and the disk needs 1 GiB; free some".into()];
+        report.abort = Some(Abort {
+            operation: Some(Op::Reserve),
+            undone: vec![Undone::DestinationTold],
+            ..Abort::of(Phase::Reservation, "site-b has no room")
+        });
         report.downtime_ms = None;
         report.disks[0].verified_leaves = None;
         let lines = report.lines();
@@ -234,7 +246,9 @@ mod tests {
             lines[1],
             "reason             site-b has 100 MiB of room, and the disk needs 1 GiB; free some"
         );
-        assert_eq!(lines[3], "downtime           none: it was never paused");
+        assert_eq!(lines[2], "failed in          reservation, reserve");
+        assert_eq!(lines[3], "undone             destination told");
+        assert_eq!(lines[5], "downtime           none: it was never paused");
         assert!(lines.contains(&"  verified         not sealed".to_owned()), "{lines:?}");
     }
 

@@ -19,12 +19,16 @@ pub struct Settings {
     pub without_network: bool,
     /// The bridge of site B that descriptions mean by `lan`; none: `br0`.
     pub bridge_b: Option<&'static str>,
-    /// The program of site B that is started as QEMU, as the site sees it.
+    /// The program of site A that is started as QEMU, as the site sees it.
+    pub qemu_a: Option<String>,
+    /// Likewise of site B.
     pub qemu_b: Option<String>,
     /// What each host has for its `state_dir`, which is then a file system of its own.
     pub state_mib: Option<u64>,
     /// `listen_data` of each host, as TOML; none: its end of the WAN.
     pub listen_data: Option<[&'static str; 2]>,
+    /// The daemons log one JSON object a line.
+    pub json_logs: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
 }
@@ -44,7 +48,8 @@ impl Settings {
         }
         let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
         let at_b = |setting| if end == End::SiteB { setting } else { None };
-        if let Some(qemu) = at_b(self.qemu_b.as_deref()) {
+        let qemu = if end == End::SiteB { &self.qemu_b } else { &self.qemu_a };
+        if let Some(qemu) = qemu {
             let _ = writeln!(text, "qemu = {qemu:?}");
         }
         let bridge = at_b(self.bridge_b).unwrap_or("br0");

@@ -15,8 +15,10 @@ impl Hosts {
             .into_iter()
             .filter_map(|pid| Some(format!("process: {}", command_line(pid)?)))
             .collect();
-        let network =
-            site.shell("ip -o link | cut -d: -f2; ip route show table all; ip rule; nft list ruleset");
+        let network = site.shell(
+            "ip -o link | cut -d: -f2; ip route show table all; ip rule; nft list ruleset; \
+                        ip neigh show nud permanent; ip neigh show proxy",
+        );
         found.extend(network.lines().map(|line| format!("network: {}", line.trim())));
         let images = fs::read_dir(site.seen("images")).expect("list a site's images").flatten();
         found.extend(images.map(|file| format!("image: {}", file.file_name().display())));

@@ -29,6 +29,8 @@ fn cancel_in(hosts: &Hosts, phase: Phase, before: &[String], prober: &Prober) {
     let report = sending.end().stayed(Outcome::Cancelled);
     assert!(report.phases.iter().any(|(entered, _)| *entered == phase), "{:?}", report.phases);
     assert!(report.reasons.iter().any(|reason| reason.contains("cancelled")), "{:?}", report.reasons);
+    let abort = report.abort.as_ref().expect("S0-48: it has not moved");
+    assert_eq!((abort.phase, abort.operation), (phase, None));
     assert_eq!(hosts.states("web"), ["running", ""]);
     // Once memory goes, the destination hears of the broken stream first, and keeps its copies for another attempt.
     hosts.wait_until_clean(End::SiteB, before, phase != Phase::Bulk);

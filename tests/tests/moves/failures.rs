@@ -1,6 +1,7 @@
 //! Something at the destination dies before it has the guest: the guest runs on at the source, and the reason is named.
 
 use migrated::phase::{Outcome, Phase};
+use migrated::report::Undone;
 use nix::sys::signal::Signal;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
@@ -25,8 +26,22 @@ fn when_the_destinations_qemu_dies_the_guest_runs_on_and_the_next_attempt_moves_
         panic!("one QEMU waits there")
     };
     signal(qemu, Signal::SIGKILL);
-    let reasons = sending.end().stayed(Outcome::RolledBack).reasons.join("\n");
+    let report = sending.end().stayed(Outcome::RolledBack);
+    let reasons = report.reasons.join("\n");
     assert!(reasons.contains("QEMU"), "{reasons}");
+    // S0-48: what was undone, at each side.
+    let abort = report.abort.expect("it has not moved");
+    assert_eq!(abort.phase, Phase::PreCopy);
+    // Its own migration QEMU may have given up by itself.
+    for undone in [Undone::DestinationTold, Undone::RecordingEnded, Undone::TunnelsRemoved] {
+        assert!(abort.undone.contains(&undone), "{abort:?}");
+    }
+    let there = hosts.ask(End::SiteB, &["status", &report.id]);
+    let there = &there[0]["report"]["abort"];
+    assert_eq!(there["phase"], "pre-copy", "{there}");
+    for undone in ["processes-ended", "tunnels-removed", "copies-kept", "reservation-released"] {
+        assert!(there["undone"].as_array().is_some_and(|all| all.contains(&undone.into())), "{there}");
+    }
     assert_eq!(hosts.states("web"), ["running", ""]);
     hosts.wait_until_clean(End::SiteB, &before, true);
     prober.wait_for_answers(10);

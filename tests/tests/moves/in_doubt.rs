@@ -18,6 +18,7 @@ use tests::require;
 use tests::wait::{PATIENCE, found_within, wait_for};
 use tests::wan::{End, WanProfile, Way};
 
+use crate::afterwards::refused_disk;
 use crate::over;
 use crate::restarts::{restart, shown, wait_until};
 
@@ -78,7 +79,7 @@ fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() 
 /// S1-19, M8: by an operator's word the guest goes on at the source, and a destination that lives after all stops it.
 #[test]
 fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back() {
-    let (hosts, _resident, id) = require!(in_doubt());
+    let (hosts, resident, id) = require!(in_doubt());
     let refused = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-c"]).output();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     let told = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-b"]).run();
@@ -94,4 +95,25 @@ fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_whe
     assert_eq!(resumed.status.code(), Some(1), "{resumed:?}");
     assert_eq!(hosts.states("web"), ["running", "paused"]);
     assert_eq!(shown(&hosts, &id).outcome, Some(Outcome::RolledBack));
+    // Nor does anybody serve its disk there by accident, when nobody has it any more (D11).
+    hosts.migrated(End::SiteB, &["stop", "web", "--now"]).run();
+    let refused = refused_disk(&hosts, &resident, End::SiteB);
+    assert!(refused.contains("moved to site-a with generation 2"), "{refused}");
+}
+
+/// S1-19, D11: the host that is gone for good comes back without its QEMU; it learns what was said of it before it serves a
+/// disk.
+#[test]
+fn a_host_that_was_given_up_and_comes_back_serves_no_disk_of_a_guest_that_was_taken_back() {
+    let (mut hosts, resident, id) = require!(in_doubt());
+    hosts.world.crash(End::SiteB);
+    hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-b"]).run();
+    wait_until(&hosts, &id, "the end", |status| status.outcome == Some(Outcome::RolledBack));
+    hosts.world.wan.restore(End::SiteB);
+    hosts.world.restart(End::SiteB);
+    hosts.start(End::SiteB);
+    wait_for(PATIENCE, "the host to know it", || (hosts.states("web") == ["running", "moved"]).then_some(()));
+    let refused = refused_disk(&hosts, &resident, End::SiteB);
+    assert!(refused.contains("moved to site-a with generation 2"), "{refused}");
+    resident.service.wait_until_it_answers();
 }

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use migrated::phase::{Outcome, Phase};
+use migrated::report::Undone;
 use tests::guest_kit::place::Place;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
@@ -53,6 +54,11 @@ fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is
     // With the link still down.
     prober.wait_for_answers(20);
     let report = sending.end().stayed(Outcome::Cancelled);
+    let abort = report.abort.clone().expect("it has not moved");
+    assert_eq!((abort.phase, abort.operation), (Phase::StopAndCopy, None), "S0-48");
+    let wanted =
+        [Undone::PathBack, Undone::MemoryGivenUp, Undone::GuestResumed, Undone::DestinationUnreached];
+    assert!(wanted.iter().all(|one| abort.undone.contains(one)), "{abort:?}");
     assert!(report.phases.iter().any(|(phase, _)| *phase == Phase::StopAndCopy), "{:?}", report.phases);
     assert!(report.phases.iter().all(|(phase, _)| *phase != Phase::Commitment), "{:?}", report.phases);
     assert_eq!(hosts.state(End::SiteA, "web"), "running");
@@ -97,13 +103,13 @@ fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_a
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-/// M3: the deadline runs while the link is down; the migration goes on when it is back.
+/// M3, S2-44: the deadline runs while the link is down; the migration goes on when it is back.
 #[test]
 fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
     let hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
-    let sending = hosts.send(End::SiteA, &MAIN_JOB);
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
     hosts.wait_for_event(End::SiteA, "the guest is paused");
     hosts.world.wan.cut(End::SiteB);
     sending.wait_for(Phase::StopAndCopy);
@@ -111,6 +117,9 @@ fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_wh
     prober.wait_for_answers(20);
     assert_eq!(hosts.state(End::SiteA, "web"), "migrating");
     hosts.world.wan.restore(End::SiteB);
+    sending.wait_until("S2-44: its limit again, now that the guest runs", |status| {
+        status.phase == Phase::PreCopy && status.link.limit_bytes_per_s == Some(4_000_000)
+    });
     sending.end().moved();
     // It hears of the end a quarter of a second later.
     wait_until(PATIENCE, "both to say so", || hosts.states("web") == ["moved", "running"]);

@@ -106,6 +106,25 @@ impl Tunnel {
         .await
     }
 
+    /// The end of move `id` that an earlier process has made here, from what its device remembers. None: there is none.
+    pub async fn found(id: u32) -> Result<Option<Self>, TunnelError> {
+        blocking(move || {
+            check_id(id)?;
+            let mut kernel = Kernel::open().map_err(system("open netlink"))?;
+            let Some(record) = records(&mut kernel)?.into_iter().find(|record| record.moved.id == id) else {
+                return Ok(None);
+            };
+            let Record { side, moved, earlier } = record;
+            // Without its bridge it can be removed all the same; a switch looks again.
+            let bridge_mac = bridge(&mut kernel, &moved.bridge).map_or([0; 6], |(_, mac)| mac);
+            let host = Host { bridge_mac, bridge_address: None, earlier };
+            // Maybe not; but then switching back has nothing to undo.
+            let state = Mutex::new(State { kernel, host, switched: true });
+            Ok(Some(Self { end: Arc::new(End { side, moved, state }) }))
+        })
+        .await
+    }
+
     /// The time that the other end takes to answer through the tunnel.
     pub async fn probe(&self, timeout: Duration) -> Result<Duration, TunnelError> {
         let End { side, moved, .. } = &*self.end;

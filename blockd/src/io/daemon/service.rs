@@ -24,7 +24,7 @@ use crate::io::lock::lock;
 use crate::io::mailbox::Mailbox;
 use crate::io::replica_destination::Receiver;
 use crate::io::sidecar_file::SidecarFile;
-use crate::sidecar::{Header, Role};
+use crate::sidecar::{Header, Role, revoked};
 
 /// What stays the same while the daemon runs.
 pub fn identity(serve: &Serve, disk: &Disk, data_plane: &Prepared, confined: &Confined) -> Identity {
@@ -215,6 +215,33 @@ impl Daemon {
         Ok(json!({ "promoted": generation }))
     }
 
+    /// The disk is elsewhere by somebody's word (D11): from here on it takes no write, and no later start serves it.
+    fn revoke(&self, generation: u64, moved_to: &str) -> Result<Value, Failure> {
+        let none = || Failure::new(FailureCode::WrongRole, "the disk is served read-only", "");
+        let sidecar = self.sidecar.as_ref().ok_or_else(none)?;
+        let newer = |header: &Header| {
+            revoked(header, generation, moved_to)
+                .map_err(|error| Failure::new(FailureCode::WrongGeneration, error.to_string(), ""))
+        };
+        newer(lock(sidecar).header())?;
+        if let Some(replication) = &self.replication {
+            replication.stop()?;
+        }
+        self.mailbox.ask(|server, _| server.volume_mut().hold()).map_err(stopped)?;
+        let give_up = || {
+            let mut sidecar = lock(sidecar);
+            let given_up = newer(sidecar.header())?;
+            sidecar.update(|header| *header = given_up).map_err(|error| {
+                Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), "")
+            })
+        };
+        match &self.receiver {
+            Some(receiver) => receiver.between_sessions(give_up)?,
+            None => give_up()?,
+        }
+        Ok(json!({ "revoked": generation }))
+    }
+
     fn source(&self) -> Result<&Replication, Failure> {
         let none = || Failure::new(FailureCode::WrongRole, "the disk is served read-only", "");
         self.replication.as_deref().ok_or_else(none)
@@ -234,6 +261,7 @@ impl Service for Daemon {
             }
             Command::Unseal {} => self.source()?.unseal(),
             Command::Fence { generation, moved_to } => self.source()?.fence(generation, &moved_to),
+            Command::Revoke { generation, moved_to } => self.revoke(generation, &moved_to),
             Command::Repair {} => self.source()?.repair(),
             Command::Promote { generation } => self.promote(generation),
             Command::Limits { free_writes, delay_us, valid_ms } => self.limits(Limits {

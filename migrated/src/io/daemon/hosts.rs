@@ -11,9 +11,14 @@ use crate::io::keys::Peer;
 use crate::io::link::{Link, LinkConfig};
 use crate::io::pairing::Desk;
 use crate::io::site::Site;
+use crate::io::source::control;
+use crate::peer::{Answer, Request};
 
 /// How long a peer may take to answer before it counts as unreachable (S0-27).
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long it may then take to say which version it is; without that it is reachable all the same.
+const VERSION_LIMIT: Duration = Duration::from_secs(2);
 
 /// All peers, each looked at now, all at once.
 pub(super) async fn list(site: &Site) -> Vec<HostState> {
@@ -30,21 +35,26 @@ async fn look(config: LinkConfig, peer: Peer) -> HostState {
     let answered = timeout(ANSWER_LIMIT, async {
         let link = Link::dial(&config, &peer).await?;
         let rtt = link.ping().await?;
-        link.close().await;
-        Ok::<_, crate::link::error::LinkError>(rtt)
+        Ok::<_, crate::link::error::LinkError>((link, rtt))
     });
-    let (rtt, trouble) = match answered.await {
-        Ok(Ok(rtt)) => (Some(rtt), String::new()),
+    let (reached, trouble) = match answered.await {
+        Ok(Ok(reached)) => (Some(reached), String::new()),
         Ok(Err(error)) => (None, error.to_string()),
         Err(_) => (None, format!("it does not answer within {} s", ANSWER_LIMIT.as_secs())),
     };
+    let (mut rtt, mut version) = (None, String::new());
+    if let Some((link, took)) = reached {
+        rtt = Some(took);
+        version = timeout(VERSION_LIMIT, version_of(&link)).await.ok().flatten().unwrap_or_default();
+        link.close().await;
+    }
     HostState {
         data_address: shown(&peer),
         address: peer.address.to_string(),
         name: peer.name,
         reachable: rtt.is_some(),
         rtt_us: rtt.map_or(0, |rtt| rtt.as_micros() as u64),
-        version: String::new(),
+        version,
         trouble,
     }
 }
@@ -53,6 +63,15 @@ async fn look(config: LinkConfig, peer: Peer) -> HostState {
 fn shown(peer: &Peer) -> String {
     let addresses: Vec<String> = peer.data_addresses.iter().map(ToString::to_string).collect();
     if addresses.is_empty() { peer.address.to_string() } else { addresses.join(", ") }
+}
+
+/// What it says of itself; none: it is older than the question, and hangs up.
+async fn version_of(link: &Link) -> Option<String> {
+    let (client, _notices) = control(link).await.ok()?;
+    match client.call(Request::Introduce {}).await.ok()? {
+        Answer::Introduced { version } => Some(version),
+        _ => None,
+    }
 }
 
 /// A one-time token for another host.

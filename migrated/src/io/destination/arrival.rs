@@ -21,6 +21,7 @@ use crate::io::site::Site;
 use crate::io::source::{move_of, tap_of};
 use crate::journal::{Record, Step};
 use crate::peer::{PathPrepare, Reserve, Reserved};
+use crate::report::{Abort, Undone};
 
 /// Between two attempts to start a guest that was taken.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -84,7 +85,7 @@ impl Arrival {
 
     /// Takes the guest's packets; they wait at its taps.
     pub async fn switch_path(&self) -> Result<()> {
-        self.site.leave_old_paths(&self.reserve.guest.name).await?;
+        self.site.paths.leave(&self.reserve.guest.name).await?;
         for tunnel in &self.tunnels {
             tunnel.switch().await?;
         }
@@ -96,7 +97,7 @@ impl Arrival {
         for tunnel in &self.tunnels {
             tunnel.switch_back().await?;
         }
-        self.site.resume_old_paths(&self.reserve.guest.name).await
+        self.site.paths.resume(&self.reserve.guest.name).await
     }
 
     /// Looks whether everything has arrived that M7 asks for, from this side: QEMU loaded and paused, disks sealed.
@@ -199,9 +200,9 @@ impl Arrival {
             record.generation = generation;
             record.moved_to = None;
             record.came_from = Some(self.source.clone());
-        });
-        self.site.keep_paths(&self.reserve.guest.name, self.tunnels.clone()).await;
-        Ok(kept?)
+        })?;
+        self.site.paths.came(&self.reserve.guest.name, self.tunnels.clone()).await;
+        Ok(())
     }
 
     /// It could not be written down that the guest is here.
@@ -219,13 +220,9 @@ impl Arrival {
     }
 
     /// Ends everything that was started for a guest that does not come.
-    pub async fn give_up(self, reason: &str, keep_disks: bool) {
-        tracing::warn!(
-            migration = self.handle.id(),
-            guest = self.reserve.guest.name,
-            reason,
-            "the guest does not come"
-        );
+    pub async fn give_up(self, reason: &str, keep_disks: bool) -> Vec<Undone> {
+        let mut undone = vec![Undone::ProcessesEnded];
+        let phase = self.handle.status().phase;
         if let Err(error) = self.switch_path_back().await {
             tracing::error!(migration = self.handle.id(), "cannot give the packets back: {error:#}");
         }
@@ -240,9 +237,25 @@ impl Arrival {
                 remove_copy(&disk.places().image);
             }
         }
+        if !self.tunnels.is_empty() {
+            undone.push(Undone::TunnelsRemoved);
+        }
+        undone.push(if keep_disks { Undone::CopiesKept } else { Undone::CopiesRemoved });
         self.forget();
         self.site.release(&self.reserve.guest.name);
+        undone.push(Undone::ReservationReleased);
+        let abort = Abort { undone, ..Abort::of(phase, reason) };
+        tracing::warn!(
+            migration = self.handle.id(),
+            guest = self.reserve.guest.name,
+            source = self.source,
+            phase = phase.name(),
+            cause = reason,
+            undone = abort.undone(),
+            "the guest does not come"
+        );
         self.claim.leave();
+        abort.undone
     }
 }
 

@@ -36,7 +36,10 @@ async fn name_of(
     address: Ipv4Addr,
     new_address: Option<Ipv4Addr>,
 ) -> Result<String> {
-    let new = new_address.context("this host has no free address in [network] pool for the guest")?;
+    let at_home = arrival.reserved.is_home.then_some(address);
+    let new = at_home.or(new_address).context(
+        "this host has no free address in [network] pool for the guest; add one, and update the name",
+    )?;
     let zone = zone_of(&arrival.site.config.zones, name)
         .with_context(|| format!("no [[dns]] zone of this host's configuration holds {name}"))?;
     let answered =

@@ -14,13 +14,14 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
+use super::taken_back::give_disks_up;
 use super::{end_well, see_to_names};
 use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
 use crate::io::machine::{Layout, Machine, MachineError};
 use crate::io::registry::Task;
 use crate::io::site::Site;
-use crate::io::source::{ask_for_ever, tunnel_number};
+use crate::io::source::{ask_for_ever, tunnel_numbers, tunnels_of};
 use crate::journal::{Record, Step};
 use crate::peer::{Answer, Request};
 use crate::recover::{AtDestination, destination as decide};
@@ -54,7 +55,7 @@ async fn recover_one(site: &Arc<Site>, kept: KeptArrival) -> Result<()> {
     let next = decide(&site.journal.records(), id, holds_guest);
     info!(migration = id, guest = guest.name, ?next, holds_guest, "a guest was on its way");
     match (next, machine) {
-        (AtDestination::Start | AtDestination::Keep, Some(machine)) => go_on(site, kept, machine),
+        (AtDestination::Start | AtDestination::Keep, Some(machine)) => go_on(site, kept, machine).await,
         (AtDestination::Keep, None) => keep_ended(site, &kept),
         (AtDestination::Start, None) => unreachable!("a QEMU that holds the guest is there"),
         (AtDestination::HandBack, machine) => {
@@ -98,28 +99,32 @@ fn promise(site: &Site, kept: &KeptArrival, step: Step) -> Result<()> {
 }
 
 /// The guest is this host's: it is started, if it has not been.
-fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<()> {
+async fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<()> {
     let KeptArrival { source, reserve, reserved } = kept;
     let task = Task::Arrive { migration: reserve.migration.clone(), from: source.clone() };
     let claim = site.guests.claim_new(reserve.guest.clone(), task)?;
     let mut status = Status::new(&reserve.migration, &reserve.guest.name, &source, &site.config.name);
     status.incoming = true;
     let handle = site.migrations.begin(status)?;
-    // Its tunnels are the kernel's, and stay as they are.
-    let tunnels = Vec::new();
+    for address in reserved.new_addresses.iter().flatten() {
+        site.hold_address(*address, &reserve.guest.name);
+    }
+    // Its tunnels are the kernel's.
+    let tunnels = if reserve.wan { tunnels_of(&reserve.migration, &reserve.guest).await } else { Vec::new() };
     let arrival =
         Arrival { site: Arc::clone(site), source, reserve, reserved, machine, handle, claim, tunnels };
     // So that nobody takes its machine for one without a task.
     arrival.claim.set_machine(Some(arrival.machine.clone()));
     tokio::spawn(async move {
         if let Start::HandedBack(reason) = arrival.start(arrival.reserve.runs).await {
-            return arrival.give_up(&reason, false).await;
+            arrival.give_up(&reason, false).await;
+            return;
         }
         if let Err(error) = arrival.settle().await {
             arrival.say_unsettled(&error);
         }
         see_to_names(&arrival).await;
-        end_well(&arrival);
+        end_well(&arrival).await;
     });
     Ok(())
 }
@@ -153,6 +158,12 @@ async fn ask_whose_it_is(site: Arc<Site>, kept: KeptArrival) {
         other => return error!(guest = name, ?other, "an answer that does not fit"),
     };
     let Some(claim) = site.guests.claim_when_free(name, Task::Stop).await else { return };
+    // The generation that it has there now; the source says so itself, too.
+    let generation = kept.reserve.generation + 1;
+    if is_theirs && let Err(error) = give_disks_up(&site, &kept.reserve.guest, &kept.source, generation).await
+    {
+        error!(guest = name, "cannot give up the disks of a guest that is elsewhere: {error:#}");
+    }
     let written = || {
         if is_theirs {
             promise(&site, &kept, Step::HandedBack)?;
@@ -179,8 +190,7 @@ async fn clear(
     if let Some(machine) = machine {
         machine.quit().await;
     }
-    let first = tunnel_number(&kept.reserve.migration);
-    for (number, _) in (first..).zip(&guest.nics) {
+    for number in tunnel_numbers(&kept.reserve.migration, guest) {
         tunnel::remove_leftovers(number).await.context("cannot remove what is left of a tunnel")?;
     }
     if !keep_disks {

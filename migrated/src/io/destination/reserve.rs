@@ -10,6 +10,7 @@ use tokio::time::{interval, timeout};
 
 use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
+use crate::guest::Nic;
 use crate::host::{Sender, Wanted, check};
 use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
@@ -47,10 +48,12 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     }
     site.refresh_reservations();
     found.is_stopped_here = is_stopped_here(site, &guest.name);
+    let is_home = site.paths.is_home(&guest.name).await;
     let sender = Sender { name: source, allowance: site.config.allowance(source) };
     let asked = Wanted::from_peer(&wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
     let mut reasons: Vec<String> = Vec::new();
+    let mut new_addresses = Vec::new();
     {
         // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
         let mut promised = site.reservations();
@@ -60,17 +63,26 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
             let promise = found.reservation(&asked, &holder);
             reasons.extend(promised.reserve(&guest.name, promise).err().map(|refusal| refusal.to_string()));
         }
+        if reasons.is_empty() && !wanted.dry_run && !is_home {
+            new_addresses = addresses(site, &wanted);
+        }
     }
     if !reasons.is_empty() {
         return Err(reasons);
     }
-    let new_addresses = if wanted.dry_run { Vec::new() } else { addresses(site, &wanted) };
+    new_addresses.resize(guest.nics.len(), None);
+    let mut warnings = warnings(&wanted, &found.qemu_version);
+    let lacks = |(nic, new): (&Nic, &Option<Ipv4Addr>)| nic.dns_name.is_some() && new.is_none();
+    if wanted.wan && !wanted.dry_run && !is_home && guest.nics.iter().zip(&new_addresses).any(lacks) {
+        warnings.push("no address of [network] pool is free: the guest's name stays as it is".to_owned());
+    }
     let reserved = Reserved {
         reservation: format!("{}/{}", site.config.name, wanted.migration),
         qemu_version: found.qemu_version.clone(),
         tunnel_address: site.config.network.as_ref().map(|network| network.tunnel_address),
-        warnings: warnings(&wanted, &found.qemu_version),
+        warnings,
         new_addresses,
+        is_home,
     };
     if wanted.dry_run {
         return Ok(Kept::Looked(reserved));

@@ -12,11 +12,13 @@ use crate::io::tls::greeting::Secured;
 use crate::link::Lane;
 use crate::link::error::LinkError;
 use crate::link::hello::{LinkId, Purpose};
-use crate::link::session::Side;
+use crate::link::session::{SILENCE_MAX, Side};
 use crate::transport::Transport;
 
 /// How often the session looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// A peer that is dead is noticed within three seconds (S3-17).
+const _: () = assert!(SILENCE_MAX.as_millis() + TICK.as_millis() <= 3000);
 
 /// Makes a link.
 pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkError> {

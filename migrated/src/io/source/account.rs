@@ -66,6 +66,7 @@ impl Account {
             destination: status.destination.clone(),
             outcome,
             reasons: reasons.to_vec(),
+            abort: None,
             started_unix_s: unix_ms() / 1000 - now.as_secs(),
             total_ms: end.as_millis() as u64,
             phases: self.phases(now),

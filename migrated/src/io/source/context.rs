@@ -27,6 +27,7 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
+use crate::report::Undone;
 use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
@@ -72,6 +73,9 @@ pub struct Departure {
     /// An operator has taken the guest back: the destination is to be told.
     #[serde(default)]
     pub is_taken_back: bool,
+    /// The guest is at home where it goes.
+    #[serde(default)]
+    pub to_home: bool,
 }
 
 /// What the destination has said so far.
@@ -123,6 +127,8 @@ pub struct Known {
     pub link: Option<Link>,
     /// An operator has said that the guest is here.
     pub is_taken_back: bool,
+    /// The guest is at home where it goes.
+    pub to_home: bool,
     /// A daemon before this one has begun it.
     pub is_taken_up: bool,
     /// Links so far: what an earlier one says does not count any more.
@@ -155,6 +161,10 @@ pub struct Known {
     pub deltas: BTreeMap<String, Series>,
     /// What happened, with the time since the request.
     pub events: Vec<(u64, String)>,
+    /// The guest's packets were turned to the destination.
+    pub is_switched: bool,
+    /// What was undone.
+    pub undone: Vec<Undone>,
 }
 
 impl Known {
@@ -252,6 +262,7 @@ impl Context {
                 ran: known.ran,
                 generation: known.generation,
                 is_taken_back: known.is_taken_back,
+                to_home: known.to_home,
             }
         };
         let kept =
@@ -287,6 +298,14 @@ impl Context {
     pub fn hear_link(&self, link: &Link) {
         for news in link.news() {
             if news.is_warning { self.warn(news.text) } else { self.event(news.text) }
+        }
+    }
+
+    /// Notes something that was undone, once.
+    pub fn undone(&self, what: Undone) {
+        let mut known = self.known();
+        if !known.undone.contains(&what) {
+            known.undone.push(what);
         }
     }
 

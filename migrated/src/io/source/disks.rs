@@ -116,18 +116,19 @@ pub async fn fence(context: &Arc<Context>) -> Result<()> {
     Ok(())
 }
 
-/// Lets a sealed disk be written again, and ends its copy. For a disk that was neither, nothing happens.
-pub async fn release(disk: &Disk) -> Result<()> {
-    let status = disk.status().await?;
-    if status.identity.sealed != 0 {
+/// Lets a sealed disk be written again. True: it was sealed.
+pub async fn release(disk: &Disk) -> Result<bool> {
+    let was_sealed = disk.status().await?.identity.sealed != 0;
+    if was_sealed {
         disk.call(Command::Unseal {}).await?;
     }
-    Ok(())
+    Ok(was_sealed)
 }
 
-/// Ends the copy of a disk; what was sent is forgotten here, and spared by digests the next time.
-pub async fn stop_replicating(disk: &Disk) -> Result<()> {
+/// Ends the copy of a disk; what was sent is forgotten here, and spared by digests the next time. True: it was recorded.
+pub async fn stop_replicating(disk: &Disk) -> Result<bool> {
+    let was_recorded = disk.status().await?.replication.recording;
     disk.call(Command::StopReplicating {}).await?;
     disk.call(Command::Record { on: false }).await?;
-    Ok(())
+    Ok(was_recorded)
 }

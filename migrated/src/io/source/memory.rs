@@ -1,7 +1,7 @@
 //! The memory's operations: QEMU sends into a socket of ours, and is asked how far it is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
@@ -9,6 +9,7 @@ use tokio::net::UnixListener;
 use tokio::time::timeout;
 
 use super::context::Context;
+use super::prepare;
 use crate::io::ram::RamOut;
 use crate::link::{Class, Label};
 use crate::qmp::MigrateInfo;
@@ -36,6 +37,8 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
         ..Sample::default()
     };
     set_limits(context, ram_limits(&sample, 1.0, 0, context.options.max_downtime)).await?;
+    // From `migrate` on QEMU itself refuses that any is plugged in or out.
+    prepare::devices(context).await?;
     let channel = link.open(Label::Ram(0)).await.context("cannot open a channel for the memory")?;
     qmp.migrate(&socket).await?;
     let (stream, _) = timeout(DIAL_LIMIT, listener.accept())
@@ -59,7 +62,10 @@ pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()>
 
 /// Waits until QEMU has paused the guest, with all but the last memory sent.
 pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
-    wait_for(context, "pre-switchover").await
+    wait_for(context, "pre-switchover").await?;
+    // QEMU says so too, but what it says may be lost with a connection (M4).
+    context.known().paused_at.get_or_insert_with(Instant::now);
+    Ok(())
 }
 
 /// Has QEMU send the last memory, and waits until it has.

@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, bail};
 use tunnel::{Move, Side, Tunnel};
 
 use super::context::Context;
-use crate::guest::{Nic, parse_mac};
+use crate::guest::{Guest, Nic, parse_mac};
 use crate::io::machine::Machine;
+use crate::io::site::found;
 use crate::peer::{PathPrepare, Request};
 
 /// How long a packet may take through the tunnel and back.
@@ -105,9 +106,21 @@ pub fn tunnel_number(migration: &str) -> u32 {
     (hash & 0x00ff_fff0) | 1
 }
 
+/// The numbers of all of a migration's tunnels: one for each of the guest's addresses.
+pub fn tunnel_numbers(migration: &str, guest: &Guest) -> impl Iterator<Item = u32> + use<> {
+    let cards = guest.nics.iter().filter(|nic| nic.address.is_some()).count();
+    (tunnel_number(migration)..).take(cards)
+}
+
+/// The tunnels of a migration that the daemon before this one has made here.
+pub async fn tunnels_of(migration: &str, guest: &Guest) -> Vec<Tunnel> {
+    found(tunnel_numbers(migration, guest)).await
+}
+
 /// Turns the guest's packets to the destination, at both sites at once; then nothing of the guest leaves here (S3-36).
 pub async fn switch(context: &Arc<Context>) -> Result<()> {
     let tunnels = context.known().tunnels.clone();
+    context.known().is_switched = true;
     let there = async {
         if tunnels.is_empty() {
             return Ok(());
@@ -121,7 +134,8 @@ pub async fn switch(context: &Arc<Context>) -> Result<()> {
     let here = async {
         context
             .site
-            .leave_old_paths(&context.guest.name)
+            .paths
+            .leave(&context.guest.name)
             .await
             .context("cannot leave the tunnel of an earlier move")?;
         for tunnel in &tunnels {
@@ -149,7 +163,8 @@ pub async fn switch_back(context: &Arc<Context>) -> Result<()> {
     }
     context
         .site
-        .resume_old_paths(&context.guest.name)
+        .paths
+        .resume(&context.guest.name)
         .await
         .context("cannot take up the tunnel of an earlier move")
 }
@@ -160,9 +175,8 @@ pub async fn remove(context: &Arc<Context>) -> Result<()> {
     for tunnel in &tunnels {
         tunnel.remove().await.context("cannot remove a tunnel")?;
     }
-    let first = tunnel_number(context.handle.id());
-    let cards = context.guest.nics.iter().filter(|nic| context.options.wan && nic.address.is_some());
-    for (number, _) in (first..).zip(cards) {
+    let guest = context.options.wan.then_some(&context.guest);
+    for number in guest.into_iter().flat_map(|guest| tunnel_numbers(context.handle.id(), guest)) {
         tunnel::remove_leftovers(number).await.context("cannot remove what is left of a tunnel")?;
     }
     Ok(())

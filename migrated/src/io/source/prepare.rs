@@ -17,6 +17,7 @@ use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
+use crate::qemu::device_names;
 use crate::quantity;
 use crate::transport::Transport;
 
@@ -53,6 +54,7 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
             disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
         generation = generation.max(status.identity.generation);
     }
+    devices(context).await?;
     // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
     context.machine.wake_disks().await?;
     {
@@ -65,6 +67,25 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
         context.event("the guest is paused, and will be at the destination");
     }
     Ok(())
+}
+
+/// Looks whether the guest has the devices of its description, no more and no less: the destination's QEMU is started with
+/// those, and takes the state of no others. It would say so only when all the memory has gone.
+pub async fn devices(context: &Arc<Context>) -> Result<()> {
+    let found = context.machine.qmp().devices().await?;
+    let described = device_names(&context.guest);
+    let list = |names: Vec<&String>| names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let more = list(found.difference(&described).collect());
+    let less = list(described.difference(&found).collect());
+    match (more.is_empty(), less.is_empty()) {
+        (true, true) => Ok(()),
+        (false, _) => {
+            bail!("the guest has devices that its description does not have: {more}; plug them out")
+        }
+        (_, false) => {
+            bail!("the guest lacks devices of its description: {less}; start it anew, or plug them in")
+        }
+    }
 }
 
 /// Makes the link again after one was lost, however long the way is down: the phase's deadline ends it.
@@ -163,7 +184,15 @@ pub async fn reserve(context: &Arc<Context>) -> Result<()> {
         context.warn(format!("{}: {warning}", context.peer.name));
     }
     context.event(format!("{}: reserved as {}", context.peer.name, reserved.reservation));
-    context.known().reserved = Some(reserved);
+    let is_home = reserved.is_home;
+    {
+        let mut known = context.known();
+        (known.reserved, known.to_home) = (Some(reserved), is_home);
+    }
+    if is_home {
+        // A daemon after this one must not keep a tunnel whose other end is gone.
+        context.keep_departure()?;
+    }
     if context.options.cold { suspend(context).await } else { Ok(()) }
 }
 

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use tokio::time::{sleep, timeout};
 
 use super::context::{Context, Departure};
+use super::path;
 use super::prepare::control;
 use super::start::limits;
 use crate::api::{Failure, FailureCode};
@@ -71,6 +72,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         ran,
         generation,
         is_taken_back,
+        to_home,
     } = departure;
     let peer = site.link.peers.by_name(&to).ok_or_else(|| {
         let message = format!("guest {guest:?} was on its way to {to:?}, which is not paired any more");
@@ -86,6 +88,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         known.generation = generation;
         known.accel = context.machine.accelerator().name().to_owned();
         known.is_taken_up = true;
+        known.to_home = to_home;
         known.is_taken_back = is_taken_back && next == AtSource::RollBack;
     }
     context.event(format!("a new daemon takes it up: {}", words(next)));
@@ -130,6 +133,11 @@ async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Depa
     };
     if let Err(error) = tokio::task::block_in_place(written) {
         return tracing::error!(migration = id, "cannot write down where the guest is: {error:#}");
+    }
+    if taken {
+        let tunnels = path::tunnels_of(id, &claim.known().record.guest).await;
+        site.paths.left(claim.name(), tunnels, departure.to_home).await;
+        site.release_addresses(claim.name());
     }
     let trouble = match taken {
         true => format!("it has moved to {to} ({id})"),
@@ -190,6 +198,7 @@ pub(super) fn tell_taken_back(context: &Arc<Context>, claim: &Claim<Machine>) {
         ran: context.known().ran,
         generation,
         is_taken_back: true,
+        to_home: context.known().to_home,
     };
     tokio::spawn(tell(Arc::clone(&context.site), departure));
 }

@@ -15,6 +15,7 @@ use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
 use crate::qmp::MigrateInfo;
+use crate::report::Undone;
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -99,9 +100,14 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
     }
     // Before QEMU is told to give up: it goes on by itself then, and a write must find its disk.
     for (_, _, disk) in context.copied_disks() {
-        disks::release(&disk).await?;
+        if disks::release(&disk).await? {
+            context.undone(Undone::DisksUnsealed);
+        }
     }
     path::switch_back(context).await?;
+    if std::mem::take(&mut context.known().is_switched) {
+        context.undone(Undone::PathBack);
+    }
     let qmp = context.machine.qmp();
     give_memory_up(context).await?;
     if context.known().ran && qmp.state().await? != "running" {
@@ -110,6 +116,9 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
     let state = qmp.state().await?;
     if context.known().ran && state != "running" {
         bail!("QEMU says that the guest is {state}");
+    }
+    if context.known().paused_at.is_some() {
+        context.undone(Undone::GuestResumed);
     }
     context.event(format!("the guest is {state} at the source"));
     Ok(())
@@ -124,27 +133,32 @@ async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
     qmp.migrate_cancel().await?;
     let over = timeout(CANCEL_LIMIT, qmp.migration_until(ASKED_EVERY, is_over)).await;
     over.context("QEMU does not give its migration up")??;
+    context.undone(Undone::MemoryGivenUp);
     Ok(())
 }
 
 /// What does not hold the guest up.
 async fn rest(context: &Arc<Context>, keep_disks: bool) {
-    if let Ok(client) = context.client() {
+    let client = context.client();
+    if let Ok(client) = &client {
         let reason = context.handle.status().reasons.join("; ");
         let told = timeout(ABORT_LIMIT, client.order(Request::Abort { reason, keep_disks })).await;
-        if !matches!(told, Ok(Ok(()))) {
-            tracing::info!(
-                migration = context.handle.id(),
-                "the destination was not reached; it cleans up by itself"
-            );
-        }
+        let is_told = matches!(told, Ok(Ok(())));
+        context.undone(if is_told { Undone::DestinationTold } else { Undone::DestinationUnreached });
+    } else if context.known().has_begun() {
+        context.undone(Undone::DestinationUnreached);
     }
     for (_, _, disk) in context.copied_disks() {
-        if let Err(error) = disks::stop_replicating(&disk).await {
-            context.warn(format!("a disk still records: {error:#}"));
+        match disks::stop_replicating(&disk).await {
+            Ok(true) => context.undone(Undone::RecordingEnded),
+            Ok(false) => {}
+            Err(error) => context.warn(format!("a disk still records: {error:#}")),
         }
     }
-    if let Err(error) = path::remove(context).await {
-        context.warn(format!("{error:#}"));
+    let has_tunnels = !context.known().tunnels.is_empty();
+    match path::remove(context).await {
+        Ok(()) if has_tunnels => context.undone(Undone::TunnelsRemoved),
+        Ok(()) => {}
+        Err(error) => context.warn(format!("{error:#}")),
     }
 }

@@ -1,0 +1,182 @@
+//! Tunnels of moves that have ended: old connections still go through them, until the guest moves again.
+//!
+//! ```text
+//! paths/GUEST.json (which) + the kernel (what each is) ─► found by the daemon after this one
+//!
+//! A ──1──► B          both keep tunnel 1; A is the guest's home
+//! A ◄──2── B          tunnel 1 goes at the pause; A needs no other to reach its own guest: tunnel 2 goes when B is done
+//! A ──1──► B ──3──► C tunnel 1 goes at B, which is not its home
+//! ```
+//!
+//! A guest is at home where it was when it moved first: there its address is everybody's without any tunnel. Decides
+//! nothing about moves; a tunnel that the kernel has lost is forgotten, not made again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tracing::{error, info, warn};
+use tunnel::{Side, Tunnel};
+
+use crate::io::registry::Folder;
+
+/// What outlives the daemon of a guest's tunnels; all else the kernel remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    guest: String,
+    tunnels: Vec<u32>,
+    is_home: bool,
+}
+
+#[derive(Default)]
+struct Kept {
+    tunnels: Vec<Tunnel>,
+    is_home: bool,
+}
+
+/// The tunnels of all guests that have moved from here or to here.
+pub struct Paths {
+    folder: Folder,
+    kept: Mutex<BTreeMap<String, Kept>>,
+}
+
+impl Paths {
+    /// Those that are kept below `state_dir`; to be found again by [`Self::find`].
+    pub fn open(state_dir: &Path) -> io::Result<Self> {
+        Ok(Self { folder: Folder::open(state_dir.join("paths"))?, kept: Mutex::default() })
+    }
+
+    /// Finds the tunnels again that the daemon before this one has kept. Gives the addresses of this site's pool that
+    /// lead into them, each with its guest.
+    pub async fn find(&self) -> Vec<(Ipv4Addr, String)> {
+        let records: Vec<Record> = match self.folder.load() {
+            Ok(records) => records,
+            Err(error) => {
+                error!(%error, "cannot read which tunnels are kept in state_dir");
+                return Vec::new();
+            }
+        };
+        let mut addresses = Vec::new();
+        for Record { guest, tunnels, is_home } in records {
+            let tunnels = found(tunnels).await;
+            let here = |tunnel: &Tunnel| tunnel.record().0 == Side::Destination;
+            addresses.extend(
+                tunnels
+                    .iter()
+                    .filter_map(|tunnel| tunnel.record().1.new_address)
+                    .map(|address| (address, guest.clone())),
+            );
+            let has_come_home = is_home && tunnels.iter().any(here);
+            info!(guest, tunnels = tunnels.len(), "tunnels of an earlier move are found again");
+            self.kept.lock().await.insert(guest.clone(), Kept { tunnels, is_home });
+            if has_come_home {
+                self.come_home(&guest).await;
+            }
+        }
+        addresses
+    }
+
+    /// Whether a guest that is elsewhere is at home here.
+    pub async fn is_home(&self, guest: &str) -> bool {
+        self.kept.lock().await.get(guest).is_some_and(|kept| kept.is_home)
+    }
+
+    /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.
+    pub async fn leave(&self, guest: &str) -> Result<()> {
+        for tunnel in self.kept.lock().await.get(guest).iter().flat_map(|kept| &kept.tunnels) {
+            tunnel.switch_back().await?;
+        }
+        Ok(())
+    }
+
+    /// Turns them on again: it does not move after all.
+    pub async fn resume(&self, guest: &str) -> Result<()> {
+        for tunnel in self.kept.lock().await.get(guest).iter().flat_map(|kept| &kept.tunnels) {
+            tunnel.switch().await?;
+        }
+        Ok(())
+    }
+
+    /// A guest has left by these tunnels: those of earlier moves go. Where it is at home now, none is needed.
+    pub async fn left(&self, guest: &str, tunnels: Vec<Tunnel>, to_home: bool) {
+        let mut all = self.kept.lock().await;
+        let is_home = all.get(guest).is_none_or(|kept| kept.is_home);
+        self.replace(&mut all, guest, Kept { tunnels, is_home }).await;
+        if to_home {
+            self.end(&mut all, guest).await;
+        }
+    }
+
+    /// A guest has come by these tunnels: those of earlier moves go.
+    pub async fn came(&self, guest: &str, tunnels: Vec<Tunnel>) {
+        let mut all = self.kept.lock().await;
+        let is_home = all.get(guest).is_some_and(|kept| kept.is_home);
+        self.replace(&mut all, guest, Kept { tunnels, is_home }).await;
+    }
+
+    /// The host that it came from sends nothing into the tunnels any more: a guest that is at home needs none.
+    pub async fn come_home(&self, guest: &str) {
+        let mut all = self.kept.lock().await;
+        if all.get(guest).is_some_and(|kept| kept.is_home) {
+            self.end(&mut all, guest).await;
+        }
+    }
+
+    async fn replace(&self, all: &mut BTreeMap<String, Kept>, guest: &str, kept: Kept) {
+        let is_home = kept.is_home;
+        let fresh: Vec<u32> = kept.tunnels.iter().map(number).collect();
+        let earlier = all.insert(guest.to_owned(), kept).unwrap_or_default().tunnels;
+        // Found again by a daemon after one that ends in the middle of this, which may be asked to do it again.
+        let earlier = earlier.into_iter().filter(|tunnel| !fresh.contains(&number(tunnel)));
+        let earlier: Vec<Tunnel> = earlier.collect();
+        let both = fresh.iter().copied().chain(earlier.iter().map(number)).collect();
+        self.save(guest, both, is_home);
+        if !earlier.is_empty() {
+            remove(guest, earlier).await;
+            self.save(guest, fresh, is_home);
+        }
+    }
+
+    async fn end(&self, all: &mut BTreeMap<String, Kept>, guest: &str) {
+        let kept = all.remove(guest).unwrap_or_default();
+        remove(guest, kept.tunnels).await;
+        if let Err(error) = self.folder.remove(guest) {
+            warn!(guest, %error, "cannot forget the tunnels of an earlier move");
+        }
+    }
+
+    fn save(&self, guest: &str, tunnels: Vec<u32>, is_home: bool) {
+        let record = Record { guest: guest.to_owned(), tunnels, is_home };
+        if let Err(error) = tokio::task::block_in_place(|| self.folder.save(guest, &record)) {
+            error!(guest, %error, "cannot write down which tunnels are kept: after a restart they stay for ever");
+        }
+    }
+}
+
+fn number(tunnel: &Tunnel) -> u32 {
+    tunnel.record().1.id
+}
+
+/// The tunnels with these numbers that are here.
+pub async fn found(numbers: impl IntoIterator<Item = u32>) -> Vec<Tunnel> {
+    let mut tunnels = Vec::new();
+    for number in numbers {
+        match Tunnel::found(number).await {
+            Ok(tunnel) => tunnels.extend(tunnel),
+            Err(error) => warn!(number, %error, "cannot look for a tunnel"),
+        }
+    }
+    tunnels
+}
+
+async fn remove(guest: &str, tunnels: Vec<Tunnel>) {
+    for tunnel in tunnels {
+        if let Err(error) = tunnel.remove().await {
+            warn!(guest, "cannot remove the tunnel of an earlier move: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! A guest that comes home (S4-41): of its tunnels nothing is left at either host, also when both daemons were started anew
+//! since it left, and the address that it had at the other site is free again.
+
+use tests::guest_kit::{ADDRESS, Recipe};
+use tests::hosts::Hosts;
+use tests::hosts::resident::{Resident, Work};
+use tests::require;
+use tests::wait::{PATIENCE, wait_until};
+use tests::wan::End;
+use tests::world::Plan;
+
+use crate::MAIN_JOB;
+use crate::restarts::restart;
+
+const BOTH: [End; 2] = [End::SiteA, End::SiteB];
+
+/// Devices, routes, rules, neighbours and packet rules.
+fn network(hosts: &Hosts) -> [Vec<String>; 2] {
+    BOTH.map(|end| hosts.traces(end).into_iter().filter(|trace| trace.starts_with("network: ")).collect())
+}
+
+/// What the one tunnel of a host remembers of its move.
+fn tunnel(hosts: &Hosts, end: End) -> String {
+    let [device] = &hosts.tunnels(end)[..] else { panic!("one tunnel, not {:?}", hosts.tunnels(end)) };
+    let links = hosts.site(end).ip_json(&["link", "show", device]);
+    links[0]["ifalias"].as_str().expect("a tunnel has a record").to_owned()
+}
+
+#[test]
+fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no_address() {
+    let mut hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let before = network(&hosts);
+    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    prober.wait_for_answers(10);
+    let first = tunnel(&hosts, End::SiteB);
+    assert!(first.contains(&ADDRESS.to_string()) && first.contains("10.2.0.100"), "{first}");
+    for end in BOTH {
+        restart(&mut hosts, end);
+    }
+    // The guest is reached by it all the while.
+    prober.wait_for_answers(10);
+    assert_eq!(tunnel(&hosts, End::SiteB), first);
+
+    hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
+    assert_eq!(hosts.states("web"), ["running", "moved"]);
+    prober.wait_for_answers(10);
+    let mut left = network(&hosts);
+    // The last of it goes when the other host has hung up.
+    wait_until(PATIENCE, "nothing of a tunnel to be left", || {
+        left = network(&hosts);
+        left.iter().zip(&before).all(|(left, before)| left.iter().all(|trace| before.contains(trace)))
+    });
+    assert_eq!(left[1].len(), before[1].len(), "{left:?}");
+    prober.wait_for_answers(10);
+
+    // So it may leave again, and gets the same address there.
+    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    let second = tunnel(&hosts, End::SiteB);
+    assert!(second.contains("10.2.0.100"), "{second}");
+    prober.wait_for_answers(10);
+    resident.judge(&hosts, End::SiteB, prober);
+}
