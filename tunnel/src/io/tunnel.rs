@@ -117,7 +117,8 @@ impl Tunnel {
             let Record { side, moved, earlier } = record;
             // Without its bridge it can be removed all the same; a switch looks again.
             let bridge_mac = bridge(&mut kernel, &moved.bridge).map_or([0; 6], |(_, mac)| mac);
-            let host = Host { bridge_mac, bridge_address: None, earlier };
+            // Sizes do not matter to what is there, nor to its removal.
+            let host = Host { bridge_mac, bridge_address: None, earlier, path_bytes: 0 };
             // Maybe not; but then switching back has nothing to undo.
             let state = Mutex::new(State { kernel, host, switched: true });
             Ok(Some(Self { end: Arc::new(End { side, moved, state }) }))

@@ -195,7 +195,7 @@ impl Arrival {
     pub async fn settle(&self) -> Result<()> {
         self.site.tend(&self.claim, self.machine.clone());
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
-        let kept = self.claim.keep(|record| {
+        self.claim.keep(|record| {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
