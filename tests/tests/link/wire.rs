@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use migrated::io::link::Channel;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -16,6 +17,7 @@ pub struct Wire {
     cut: Arc<Notify>,
     taken: watch::Sender<usize>,
     leads_to: watch::Sender<SocketAddr>,
+    overheard: Arc<AtomicBool>,
     _task: JoinSet<()>,
 }
 
@@ -34,25 +36,28 @@ impl Wire {
         let (hold, knife) = (stalled.clone(), cut.clone());
         let taken = watch::Sender::new(0);
         let count = taken.clone();
+        let overheard = Arc::new(AtomicBool::new(false));
+        let ear = overheard.clone();
         task.spawn(async move {
             let mut relays = JoinSet::new();
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 count.send_modify(|count| *count += 1);
                 let (hold, knife, to) = (hold.clone(), knife.clone(), *destination.borrow());
+                let ear = ear.clone();
                 relays.spawn(async move {
                     let Ok(far) = TcpStream::connect(to).await else { return };
                     let (near_reader, near_writer) = near.into_split();
                     let (far_reader, far_writer) = far.into_split();
                     tokio::select! {
                         () = knife.notified() => {}
-                        () = carry(near_reader, far_writer, hold.subscribe()) => {}
-                        () = carry(far_reader, near_writer, hold.subscribe()) => {}
+                        () = carry(near_reader, far_writer, hold.subscribe(), &ear) => {}
+                        () = carry(far_reader, near_writer, hold.subscribe(), &ear) => {}
                     }
                 });
             }
         });
-        Self { address, stalled, cut, taken, leads_to, _task: task }
+        Self { address, stalled, cut, taken, leads_to, overheard, _task: task }
     }
 
     pub fn stall(&self, stalled: bool) {
@@ -74,6 +79,11 @@ impl Wire {
         self.cut.notify_one();
     }
 
+    /// Whether something of what [`pour`] writes could be read on the way.
+    pub fn has_overheard(&self) -> bool {
+        self.overheard.load(Ordering::Relaxed)
+    }
+
     /// How many it has taken so far.
     pub fn connections(&self) -> usize {
         *self.taken.borrow()
@@ -84,9 +94,14 @@ pub async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut hold: watch::Receiver<bool>,
+    ear: &AtomicBool,
 ) {
+    let piece: Vec<u8> = (100..132).collect();
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count) = from.read(&mut buffer).await {
+        if buffer[..count].windows(piece.len()).any(|bytes| bytes == piece) {
+            ear.store(true, Ordering::Relaxed);
+        }
         let held = hold.wait_for(|stalled| !*stalled).await.is_err();
         if count == 0 || held || to.write_all(&buffer[..count]).await.is_err() {
             return;
