@@ -102,6 +102,11 @@ fn nothing_is_imported_by_glob() {
 }
 
 #[test]
+fn nothing_is_decided_by_the_wall_clock() {
+    in_every_source(danger::wall_clock);
+}
+
+#[test]
 fn no_test_sleeps() {
     in_every_source(danger::sleeping_tests);
 }

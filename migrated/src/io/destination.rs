@@ -375,5 +375,5 @@ async fn loaded(machine: &Machine) -> Result<()> {
 
 /// What this host keeps of a migration whose source has the whole account.
 fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> Report {
-    status.to_report(outcome, reasons, unix_ms() / 1000 - status.elapsed_ms / 1000)
+    status.to_report(outcome, reasons, (unix_ms() / 1000).saturating_sub(status.elapsed_ms / 1000))
 }

@@ -75,6 +75,27 @@ pub fn globs(source: &Source) -> Vec<Finding> {
         .collect()
 }
 
+/// The only modules that read the wall clock, of which people set the hands: what it says is written where people read
+/// it, and into DNS's signatures. Everything else goes by clocks that only go forward (M9).
+const WALL_CLOCK_MODULES: [&str; 2] = ["migrated/src/io/journal_file.rs", "tunnel/src/io/dns.rs"];
+
+/// Nothing is decided by the wall clock.
+pub fn wall_clock(source: &Source) -> Vec<Finding> {
+    if source.path.starts_with("tests/") || WALL_CLOCK_MODULES.contains(&source.path.as_str()) {
+        return Vec::new();
+    }
+    let reads = |code: &str| {
+        words(code).any(|(_, word)| matches!(word, "SystemTime" | "UNIX_EPOCH"))
+            || (code.contains("unix_ms()")
+                && !(code.contains("unix_ms: ")
+                    || code.contains("started_unix_s: ")
+                    || code.contains("to_report(")))
+    };
+    let found = source.code_lines().filter(|(_, code)| reads(code));
+    let what = "the wall clock; use a clock that only goes forward, or write the time into a record";
+    found.map(|(line, _)| Finding::new(source, line, what)).collect()
+}
+
 /// Tests do not sleep: they wait for what they wait for, or move a clock of their own.
 pub fn sleeping_tests(source: &Source) -> Vec<Finding> {
     let first = match source.path.starts_with("tests/") || source.is_test() {
@@ -122,7 +143,7 @@ pub fn let_into_the_world(source: &Source) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::{globs, ignored_without_reason, let_into_the_world, sleeping_tests, unsafe_code};
+    use super::{globs, ignored_without_reason, let_into_the_world, sleeping_tests, unsafe_code, wall_clock};
     use crate::house::{Finding, Source};
 
     fn lines(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<usize> {
@@ -157,6 +178,14 @@ mod tests {
                     use super::*;\n    use x::prelude::*;\n    use crate::extent::*;\n}\n";
         assert_eq!(lines(globs, "blockd/src/volume.rs", text), [1, 2, 8]);
         assert_eq!(lines(globs, "blockd/src/pending/tests.rs", "use super::*;\nuse crate::a::*;\n"), [2]);
+    }
+
+    #[test]
+    fn a_look_at_the_wall_clock_is_found_where_it_is_not_only_written_down() {
+        let text =
+            "use std::time::SystemTime;\nlet late = unix_ms() > lease;\nRecord { unix_ms: unix_ms() }\n";
+        assert_eq!(lines(wall_clock, "migrated/src/io/destination.rs", text), [1, 2]);
+        assert_eq!(lines(wall_clock, "migrated/src/io/journal_file.rs", text), [0; 0]);
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Account {
             outcome,
             reasons: reasons.to_vec(),
             abort: None,
-            started_unix_s: unix_ms() / 1000 - now.as_secs(),
+            started_unix_s: (unix_ms() / 1000).saturating_sub(now.as_secs()),
             total_ms: end.as_millis() as u64,
             phases: self.phases(now),
             events: known.events.clone(),

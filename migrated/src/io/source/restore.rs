@@ -23,6 +23,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long QEMU may take to give its migration up.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
 
+/// What QEMU says of a guest that it has paused because a disk failed.
+const IO_ERROR: &str = "io-error";
+
 /// How often QEMU is asked whether it has.
 const ASKED_EVERY: Duration = Duration::from_millis(10);
 
@@ -114,6 +117,11 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
         qmp.cont().await?;
     }
     let state = qmp.state().await?;
+    if state == IO_ERROR {
+        // No attempt of ours mends its disk: it is at the source, and that is all that a rollback owes it.
+        context.warn("the guest stands still at the source, for a disk of its own fails; see its log, then `migrated resume`");
+        return Ok(());
+    }
     if context.known().ran && state != "running" {
         bail!("QEMU says that the guest is {state}");
     }

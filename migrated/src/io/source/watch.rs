@@ -20,7 +20,7 @@ use crate::phase::Phase;
 use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
 use crate::quantity;
-use crate::status::{DiskProgress, RamProgress, Status};
+use crate::status::{DiskProgress, LinkProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 use crate::trouble::{Change, Trouble};
 
@@ -164,13 +164,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     }
     let link = context.known().link.as_ref().map(|link| link.status());
     if let Some(link) = &link {
-        sample.goodput_bytes_per_s = link.goodput_bytes_per_s;
-        sample.rtt = Duration::from_micros(link.rtt_us);
-        let mut known = context.known();
-        let (rtt_us, goodput) = known.link_best.unwrap_or((u64::MAX, 0));
-        // 0: not known yet.
-        let rtt_us = if link.rtt_us == 0 { rtt_us } else { rtt_us.min(link.rtt_us) };
-        known.link_best = Some((rtt_us, goodput.max(link.goodput_bytes_per_s)));
+        note_link(context, &mut sample, link);
     }
     let prediction = predict(&sample);
     if phase == Phase::PreCopy {
@@ -208,6 +202,17 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
     }
+}
+
+/// What the link gives now, and the best that it ever gave.
+fn note_link(context: &Context, sample: &mut Sample, link: &LinkProgress) {
+    sample.goodput_bytes_per_s = link.goodput_bytes_per_s;
+    sample.rtt = Duration::from_micros(link.rtt_us);
+    let mut known = context.known();
+    let (rtt_us, goodput) = known.link_best.unwrap_or((u64::MAX, 0));
+    // 0: not known yet.
+    let rtt_us = if link.rtt_us == 0 { rtt_us } else { rtt_us.min(link.rtt_us) };
+    known.link_best = Some((rtt_us, goodput.max(link.goodput_bytes_per_s)));
 }
 
 /// What the clocks of a migration look at.
