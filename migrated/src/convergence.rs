@@ -89,9 +89,9 @@ pub struct Convergence {
     suspended: Duration,
     wish: TimeLimit,
     last: Option<Duration>,
-    /// Time with the link up so far, and of that in bulk.
+    /// Time with the link up so far, and of that with something to send.
     spent: Duration,
-    in_bulk: Duration,
+    busy: Duration,
     /// When it last came nearer, in time spent.
     nearer: Duration,
     limit: Option<Duration>,
@@ -121,7 +121,7 @@ impl Convergence {
             wish,
             last: None,
             spent: Duration::ZERO,
-            in_bulk: Duration::ZERO,
+            busy: Duration::ZERO,
             nearer: Duration::ZERO,
             limit: None,
             allowed_bytes_per_s: None,
@@ -148,8 +148,8 @@ impl Convergence {
             self.best.phase = None;
             return None;
         }
-        if look.phase == Phase::Bulk && look.is_link_up {
-            self.in_bulk += since;
+        if look.is_link_up {
+            self.busy += since;
         }
         if self.best.handle(look) {
             self.nearer = self.spent;
@@ -175,7 +175,7 @@ impl Convergence {
             TimeLimit::None => return None,
             TimeLimit::Given(limit) => limit,
             TimeLimit::Computed => {
-                let is_known = look.goodput_bytes_per_s > 0 && self.in_bulk >= BELIEVED_AFTER;
+                let is_known = look.goodput_bytes_per_s > 0 && self.busy >= BELIEVED_AFTER;
                 let is_less =
                     look.limit_bytes_per_s.unwrap_or(u64::MAX) < self.allowed_bytes_per_s.unwrap_or(u64::MAX);
                 if !is_known || (self.limit.is_some() && !is_less) {

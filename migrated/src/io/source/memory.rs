@@ -63,8 +63,11 @@ pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()>
 /// Waits until QEMU has paused the guest, with all but the last memory sent.
 pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
     wait_for(context, "pre-switchover").await?;
-    // QEMU says so too, but what it says may be lost with a connection (M4).
-    context.known().paused_at.get_or_insert_with(Instant::now);
+    let mut known = context.known();
+    // QEMU says so too, but what it says may be lost with a connection (M4). One that stood still already was not paused.
+    if known.ran {
+        known.paused_at.get_or_insert_with(Instant::now);
+    }
     Ok(())
 }
 
