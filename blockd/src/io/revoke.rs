@@ -57,7 +57,7 @@ mod tests {
         let image = scratch.path("image");
         std::fs::write(&image, vec![1; 1 << 20]).unwrap();
         let _served = locked(&image, Duration::ZERO).unwrap();
-        let refused = locked(&image, Duration::ZERO).err().expect("it is served");
+        let Err(refused) = locked(&image, Duration::ZERO) else { panic!("it is served") };
         assert!(refused.to_string().contains("another blockd serves"), "{refused}");
     }
 }

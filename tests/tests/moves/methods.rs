@@ -83,7 +83,7 @@ fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
         let all = hosts.processes(End::SiteA, "migrated");
         let is_carrier = |pid: &u32| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.windows(10).any(|word| word == b"link-stdio")
+            line.split(|byte| *byte == 0).nth(1) == Some(b"link-stdio")
         };
         all.into_iter().filter(is_carrier).collect::<Vec<u32>>()
     };
