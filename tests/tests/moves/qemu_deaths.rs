@@ -54,7 +54,13 @@ fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_n
     });
     kill_qemu(&hosts, End::SiteB);
     images.thaw(site);
-    let reasons = sending.end().stayed(Outcome::RolledBack).reasons.join("\n");
+    // Whoever stays with it hears first that it is in doubt.
+    let id = sending.seen().pop().expect("it was shown").id;
+    drop(sending.end());
+    let ended = crate::restarts::wait_until(&hosts, &id, "the guest to be handed back", |status| {
+        status.outcome == Some(Outcome::RolledBack)
+    });
+    let reasons = ended.reasons.join("\n");
     assert!(reasons.contains("QEMU"), "{reasons}");
     assert_eq!(promised(&hosts, End::SiteB), Some(Step::HandedBack));
     assert_eq!(hosts.states("web"), ["running", ""]);
@@ -66,7 +72,11 @@ fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_n
         promised(&hosts, End::SiteB) == Some(Step::Started)
     });
     kill_qemu(&hosts, End::SiteB);
-    sending.end().moved();
+    let id = sending.seen().pop().expect("it was shown").id;
+    drop(sending.end());
+    crate::restarts::wait_until(&hosts, &id, "the move to be over", |status| {
+        status.outcome == Some(Outcome::Moved)
+    });
     wait_until(PATIENCE, "the guest to be off there", || hosts.states("web") == ["moved", "stopped"]);
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.processes(end, "qemu-system-x86_64").len()), [0, 0]);
     let description = site.inside("guest.toml").display().to_string();

@@ -62,6 +62,7 @@ fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
     wait_until(&hosts, &id, "memory once more", |status| {
         status.phase == Phase::PreCopy && status.ram.raw_bytes > 0
     });
+    hosts.migrated(End::SiteA, &["set", &id, "bandwidth=none"]).run();
     let ended = wait_until(&hosts, &id, "the end", |status| status.outcome.is_some());
     assert_eq!(ended.outcome, Some(Outcome::Moved), "{ended:?}");
     guest.judge(&hosts, End::SiteB, prober);

@@ -41,7 +41,8 @@ fn a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_disk_i
     hosts.world.join_bridges(BRIDGE);
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), share));
     // One file, seen at the same path at both hosts.
-    let images = [End::SiteA, End::SiteB].map(|end| resident.image(&hosts, end, 0));
+    let image = &resident.guest.disks[0].image;
+    let images = [End::SiteA, End::SiteB].map(|end| hosts.site(end).join("images").join(image));
     fs::hard_link(&images[0], &images[1]).expect("let both sites see one file");
     let prober = resident.watch(&hosts);
 
