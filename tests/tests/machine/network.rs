@@ -46,6 +46,9 @@ fn qemu_runs_as_the_user_that_is_named() {
     in_a_namespace("network::qemu_runs_as_the_user_that_is_named", as_nobody());
 }
 
+/// Whoever may, opens the device of taps there, as on Debian; a machine without udev may keep it to root.
+const OPEN_TUN: &str = "mount -t tmpfs tun /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec \"$@\"";
+
 /// Runs a test in a network namespace of its own: in a second life of this test program.
 fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     if std::env::var_os(INSIDE).is_some() {
@@ -53,7 +56,8 @@ fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     }
     let exe = std::env::current_exe().expect("a test program has a path");
     let words = ["--exact", name, "--nocapture"];
-    Tool::new("unshare").args(["--net", "env", &format!("{INSIDE}=1")]).arg(exe).args(words).run();
+    let shell = ["--net", "--mount", "sh", "-c", OPEN_TUN, "sh", "env", &format!("{INSIDE}=1")];
+    Tool::new("unshare").args(shell).arg(exe).args(words).run();
 }
 
 /// A guest with a card, and the bridge that it is put on.
