@@ -24,7 +24,7 @@ use crate::restarts::{restart, shown, wait_until};
 
 /// A link so long that it can be cut while the handover is on its way.
 fn long() -> WanProfile {
-    WanProfile::new(100, Duration::from_millis(500))
+    WanProfile::new(100, Duration::from_millis(1200))
 }
 
 /// Where a host's journal is looked at: the last promise in it.
