@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use blockd::replica::encoding::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use migrated::api::Limit;
 use migrated::quantity::{RateError, parse_rate};
 use migrated::transport::{Transport, TransportError};
 
@@ -245,53 +246,22 @@ pub struct SendLine {
     pub cold: bool,
     /// Whether to compress disks and memory; auto: where it gets more across
     #[arg(long, value_enum, value_name = "WHEN")]
-    pub compress: Option<CompressFlag>,
+    pub compress: Option<Compression>,
     /// Give up after so long with the link up, like 2h, or none; without: four times what the bytes should take, and 10 min
     #[arg(long, value_name = "TIME", value_parser = time_limit)]
-    pub time_limit: Option<WrittenLimit>,
+    pub time_limit: Option<Limit>,
 }
 
-/// Whether to compress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CompressFlag {
-    /// Where it gets more across.
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
-}
-
-impl CompressFlag {
-    /// As the daemon is told.
-    pub fn meant(self) -> Compression {
-        match self {
-            Self::Auto => Compression::Auto,
-            Self::On => Compression::On,
-            Self::Off => Compression::Off,
-        }
-    }
-}
-
-/// How long a move may take, as it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrittenLimit {
-    /// As long as it comes nearer to its end.
-    None,
-    /// So long.
-    Time(Duration),
-}
-
-fn time_limit(text: &str) -> Result<WrittenLimit, String> {
+fn time_limit(text: &str) -> Result<Limit, String> {
     if text == "none" {
-        return Ok(WrittenLimit::None);
+        return Ok(Limit::None);
     }
     let time = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it like 30min or 2h, or none"))?;
     if time < Duration::from_secs(1) || time > Duration::from_secs(366 * 24 * 3600) {
         return Err("it must be from 1s to a year, or none".to_owned());
     }
-    Ok(WrittenLimit::Time(time))
+    Ok(Limit::Ms(u64::try_from(time.as_millis()).expect("a year at most")))
 }
 
 /// A transport that was read, as it was written: the daemon reads it again.
@@ -351,7 +321,7 @@ pub fn run(cli: Cli) -> ExitCode {
 mod tests {
     use clap::{CommandFactory, Parser};
 
-    use super::{Action, Cli, Setting, WrittenLimit};
+    use super::{Action, Cli, Limit, Setting};
 
     fn refused(words: &[&str]) -> String {
         Cli::try_parse_from([&["migrated"], words].concat()).unwrap_err().to_string()
@@ -390,8 +360,8 @@ mod tests {
             let Action::Send(line) = Cli::try_parse_from(words).unwrap().action else { panic!("it is send") };
             line.time_limit
         };
-        assert_eq!(read("none"), Some(WrittenLimit::None));
-        assert_eq!(read("2h"), Some(WrittenLimit::Time(std::time::Duration::from_secs(7200))));
+        assert_eq!(read("none"), Some(Limit::None));
+        assert_eq!(read("2h"), Some(Limit::Ms(7_200_000)));
         assert!(refused(&["send", "web", "b", "--time-limit", "0s"]).contains("from 1s"));
         assert!(refused(&["send", "web", "b", "--time-limit", "soon"]).contains("or none"));
         assert!(refused(&["send", "web", "b", "--cold", "--max-downtime", "1s"]).contains("--max-downtime"));

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
-use crate::quantity::{rate, time};
+use crate::quantity::{ms, rate, time};
 use crate::switchover::PASSES_TO_FULL_SHARE;
 
 /// A migration may take so many times as long as its bytes take at the rate that the link has at the beginning.
@@ -95,7 +95,8 @@ pub struct Convergence {
     /// When it last came nearer, in time spent.
     nearer: Duration,
     limit: Option<Duration>,
-    allowed_bytes_per_s: Option<u64>,
+    /// What the link might carry when the limit was said.
+    allowed_bytes_per_s: u64,
     down_since: Option<Duration>,
     best: Best,
 }
@@ -124,7 +125,7 @@ impl Convergence {
             busy: Duration::ZERO,
             nearer: Duration::ZERO,
             limit: None,
-            allowed_bytes_per_s: None,
+            allowed_bytes_per_s: u64::MAX,
             down_since: None,
             best: Best::default(),
         }
@@ -171,36 +172,35 @@ impl Convergence {
 
     /// The limit, when it becomes known, and when it becomes another: an operator who takes bandwidth gives time.
     fn bound(&mut self, look: &Look) -> Option<Word> {
+        let allowed_bytes_per_s = look.limit_bytes_per_s.unwrap_or(u64::MAX);
         let limit = match self.wish {
             TimeLimit::None => return None,
             TimeLimit::Given(limit) => limit,
             TimeLimit::Computed => {
                 let is_known = look.goodput_bytes_per_s > 0 && self.busy >= BELIEVED_AFTER;
-                let is_less =
-                    look.limit_bytes_per_s.unwrap_or(u64::MAX) < self.allowed_bytes_per_s.unwrap_or(u64::MAX);
+                let is_less = allowed_bytes_per_s < self.allowed_bytes_per_s;
                 if !is_known || (self.limit.is_some() && !is_less) {
                     return None;
                 }
                 let left_bytes = look.disk_left_bytes.saturating_add(look.ram_left_bytes);
-                let carried = look.limit_bytes_per_s.unwrap_or(u64::MAX).min(look.goodput_bytes_per_s).max(1);
+                let carried = look.goodput_bytes_per_s.min(allowed_bytes_per_s).max(1);
                 let bytes_take = Duration::from_secs(left_bytes / carried);
                 let limit = self.spent + BASE + bytes_take * FACTOR;
                 self.limit.map_or(limit, |before| before.max(limit))
             }
         };
-        self.allowed_bytes_per_s = look.limit_bytes_per_s;
+        self.allowed_bytes_per_s = allowed_bytes_per_s;
         (self.limit.replace(limit) != Some(limit)).then_some(Word::Bounded(limit))
     }
 
     fn give_up(&self, look: &Look) -> Option<Word> {
-        let steps_take = Duration::from_secs(STEPS_BYTES / look.goodput_bytes_per_s.max(1));
-        let patience =
-            if look.goodput_bytes_per_s == 0 { self.no_progress } else { steps_take.max(self.no_progress) };
+        let steps_take = STEPS_BYTES.checked_div(look.goodput_bytes_per_s).map(Duration::from_secs);
+        let patience = steps_take.unwrap_or_default().max(self.no_progress);
         let why = if self.spent.saturating_sub(self.nearer) > patience {
-            format!("it has not come nearer to its end for {}", spelled(patience))
+            format!("it has not come nearer to its end for {}", time(ms(patience)))
         } else {
             let limit = self.limit.filter(|limit| self.spent > *limit)?;
-            format!("it has taken {}, and may not take longer (--time-limit)", spelled(limit))
+            format!("it has taken {}, and may not take longer (--time-limit)", time(ms(limit)))
         };
         let what = match look.phase {
             Phase::Bulk => "the guest writes to its disks as fast as they are copied".to_owned(),
@@ -242,10 +242,6 @@ impl Best {
         self.left_bytes = self.left_bytes.min(left_bytes);
         is_less && self.is_pass_smaller
     }
-}
-
-fn spelled(duration: Duration) -> String {
-    time(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::phase::Phase;
+use crate::quantity::ms;
 use crate::status::Status;
 
 /// Over how long rates are taken.
@@ -129,10 +130,6 @@ fn left_bytes(status: &Status) -> u64 {
     let disks: u64 = status.disks.iter().map(|disk| disk.left_bytes).sum();
     let ram = if status.ram.passes == 0 { status.ram.total_bytes } else { status.ram.left_bytes };
     disks.saturating_add(ram)
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How much a counter grew in each step of time, in a bounded number of steps: when they are full, two become one.

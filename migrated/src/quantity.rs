@@ -6,6 +6,8 @@
 //! "20Mb"   ─► refused: Mbit or MB?            65 000 ms ─► "1 min 05 s"
 //! ```
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// Units of a rate, in bits.
@@ -91,6 +93,11 @@ fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{value:.0} {}", units[0]) } else { format!("{value:.1} {}", units[unit]) }
+}
+
+/// A duration in milliseconds, as [`time`] takes it.
+pub fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time: "312 ms", "4.2 s", "1 min 05 s", "2 h 03 min".

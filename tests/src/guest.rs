@@ -14,7 +14,7 @@ use crate::guest_kit::programs;
 use crate::initramfs;
 use crate::program::{Program, Tool};
 use crate::qmp::Qmp;
-use crate::requires::{Missing, program};
+use crate::requires::{self, Missing};
 use crate::scratch::Scratch;
 use crate::wait::wait_for;
 
@@ -41,9 +41,7 @@ pub struct Kit {
 impl Kit {
     /// Find the kernel and the tools; build the writer.
     pub fn find() -> Result<Self, Missing> {
-        for name in ["qemu-system-x86_64", "mke2fs", "e2fsck", "debugfs", "rustc", "setpriv"] {
-            program(name)?;
-        }
+        requires::programs(&["qemu-system-x86_64", "mke2fs", "e2fsck", "debugfs", "rustc", "setpriv"])?;
         if !initramfs::busybox().exists() {
             return Err(Missing::Installable("busybox-static is not installed; run `make setup`".to_owned()));
         }

@@ -29,7 +29,7 @@ use crate::binaries::guest_kernel;
 use crate::initramfs;
 use crate::lab::Lab;
 use crate::program::Tool;
-use crate::requires::{self, Missing, program};
+use crate::requires::{self, Missing};
 use cache::Key;
 use machine::{Machine, Start};
 
@@ -129,10 +129,16 @@ pub struct GuestKit {
 impl GuestKit {
     /// Find it, or make it: some ten seconds, once.
     pub fn prepare(recipe: &Recipe) -> Result<Self, Missing> {
-        for name in ["qemu-system-x86_64", "mke2fs", "e2fsck", "debugfs", "rustc", "setpriv", "unshare", "ip"]
-        {
-            program(name)?;
-        }
+        requires::programs(&[
+            "qemu-system-x86_64",
+            "mke2fs",
+            "e2fsck",
+            "debugfs",
+            "rustc",
+            "setpriv",
+            "unshare",
+            "ip",
+        ])?;
         if !initramfs::busybox().exists() {
             return Err(Missing::Installable("busybox-static is not installed; run `make setup`".to_owned()));
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::binaries;
 use crate::program::Tool;
-use crate::requires::{Missing, program};
+use crate::requires::{Missing, programs};
 use crate::site::volume::Volume;
 use crate::site::{Inmate, Site};
 use crate::wait::{PATIENCE, wait_for};
@@ -55,9 +55,7 @@ impl Hosts {
 
     /// The same with settings of the daemons.
     pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
-        for name in ["qemu-system-x86_64", "nft"] {
-            program(name)?;
-        }
+        programs(&["qemu-system-x86_64", "nft"])?;
         let programs = [binaries::migrated()?, binaries::blockd()?];
         plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
         let has_control_network = plan.control_network;

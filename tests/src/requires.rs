@@ -44,6 +44,11 @@ pub fn program(name: &str) -> Result<PathBuf, Missing> {
         .ok_or_else(|| Missing::Installable(format!("{name} is not installed; run `make setup`")))
 }
 
+/// All of these programs.
+pub fn programs(names: &[&str]) -> Result<(), Missing> {
+    names.iter().try_for_each(|name| program(name).map(drop))
+}
+
 fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }

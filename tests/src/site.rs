@@ -16,6 +16,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -82,6 +83,13 @@ impl Site {
     /// The path of the same file as programs inside see it.
     pub fn inside(&self, path: impl AsRef<Path>) -> PathBuf {
         Path::new(OWN).join(path)
+    }
+
+    /// Write a program into the site's folder.
+    pub fn place_program(&self, name: &str, text: &str) {
+        let program = self.join(name);
+        fs::write(&program, text).expect("write a program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it one");
     }
 
     /// The path of the same file as the test sees it with what is mounted inside. Only while the site has power.

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::program::Tool;
-use crate::requires::{Missing, program, root};
+use crate::requires::{Missing, programs, root};
 use crate::scratch::Scratch;
 use crate::site::{Ground, Site};
 use crate::wan::{End, Wan, WanProfile};
@@ -71,9 +71,7 @@ impl World {
     /// A world by plan.
     pub fn with(plan: Plan) -> Result<Self, Missing> {
         root()?;
-        for name in ["unshare", "nsenter", "pivot_root", "setpriv", "timeout", "ip", "tc", "ethtool"] {
-            program(name)?;
-        }
+        programs(&["unshare", "nsenter", "pivot_root", "setpriv", "timeout", "ip", "tc", "ethtool"])?;
         may_unshare()?;
         let scratch = Scratch::new();
         let wan = Wan::new(plan.profile, scratch.path())?;

@@ -11,7 +11,7 @@ use tests::oracle::{Evidence, Kind, violations};
 use tests::prober::record::{Connection, Exchange, Numbers, Record};
 use tests::program::Tool;
 use tests::require;
-use tests::requires::{Missing, program};
+use tests::requires::{Missing, programs};
 use tests::scratch::Scratch;
 
 const SLOTS: u64 = 64;
@@ -30,9 +30,7 @@ struct Case {
 
 impl Case {
     fn new() -> Result<Self, Missing> {
-        for name in ["mke2fs", "e2fsck", "debugfs", "setpriv"] {
-            program(name)?;
-        }
+        programs(&["mke2fs", "e2fsck", "debugfs", "setpriv"])?;
         let scratch = Scratch::new();
         let (root, second) = (scratch.join("root.raw"), scratch.join("second.raw"));
         let tree = scratch.join("tree");

@@ -50,8 +50,8 @@ enum Order {
         #[arg(value_name = "SOCK")]
         to: PathBuf,
         /// Whether to compress what is sent
-        #[arg(long, value_enum, default_value_t = CompressionFlag::Auto)]
-        compression: CompressionFlag,
+        #[arg(long, value_enum, default_value_t = Compression::Auto)]
+        compression: Compression,
     },
     /// End the session with the replica; recording goes on
     StopReplicating,
@@ -130,33 +130,13 @@ enum VerifyFlag {
     All,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CompressionFlag {
-    /// Where it gets more across
-    Auto,
-    /// Always
-    On,
-    /// Never
-    Off,
-}
-
-impl From<CompressionFlag> for Compression {
-    fn from(flag: CompressionFlag) -> Self {
-        match flag {
-            CompressionFlag::Auto => Self::Auto,
-            CompressionFlag::On => Self::On,
-            CompressionFlag::Off => Self::Off,
-        }
-    }
-}
-
 impl Order {
     fn command(&self) -> Command {
         match self {
             Order::Status { .. } => Command::Status {},
             Order::Record { switch } => Command::Record { on: *switch == Switch::On },
             Order::Replicate { to, compression } => {
-                Command::Replicate { to: to.clone(), compression: (*compression).into() }
+                Command::Replicate { to: to.clone(), compression: *compression }
             }
             Order::StopReplicating => Command::StopReplicating {},
             Order::Barrier { timeout_ms } => Command::Barrier { timeout_ms: *timeout_ms },

@@ -1,12 +1,12 @@
 //! `migrated send`: asks for the migration, then stays with it or does not.
 
-use migrated::api::{Command, Limit, Send};
+use migrated::api::{Command, Send};
 use migrated::io::api_client::ApiError;
 use migrated::render::json;
 use serde_json::json;
 
 use super::asking::{Asking, print};
-use super::{CompressFlag, Exit, SendLine, WrittenLimit, follow};
+use super::{Exit, SendLine, follow};
 
 /// Starts a migration; in the foreground, shows it to its end. A dry run leaves none that could be shown.
 pub async fn run(asking: Asking<'_>, line: SendLine) -> Result<Exit, ApiError> {
@@ -43,10 +43,7 @@ fn meant(line: SendLine) -> Send {
         max_downtime_ms,
         transport: line.transport.map(|transport| transport.written),
         cold: line.cold,
-        compression: line.compress.map(CompressFlag::meant),
-        time_limit: line.time_limit.map(|limit| match limit {
-            WrittenLimit::None => Limit::None,
-            WrittenLimit::Time(time) => Limit::Ms(u64::try_from(time.as_millis()).expect("a year at most")),
-        }),
+        compression: line.compress,
+        time_limit: line.time_limit,
     }
 }

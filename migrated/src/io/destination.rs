@@ -37,7 +37,7 @@ use crate::link::Label;
 use crate::peer::{Answer, Call, Notice, Request};
 use crate::phase::{Outcome, Phase};
 use crate::qmp::MigrateInfo;
-use crate::report::{Abort, Report};
+use crate::report::Report;
 use crate::status::Status;
 
 use self::arrival::{Arrival, Start};
@@ -279,9 +279,8 @@ impl Visit {
             let name = arrival.reserve.guest.name.clone();
             let handle = arrival.handle.clone();
             let status = handle.status();
-            let undone = arrival.give_up(reason, keep_disks).await;
+            let abort = arrival.give_up(reason, keep_disks).await;
             self.site.forget_arrival(&name);
-            let abort = Abort { undone, ..Abort::of(status.phase, reason) };
             let report = report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]);
             handle.end(Report { abort: Some(abort), ..report });
         }

@@ -110,9 +110,7 @@ impl LinkConfig {
             resume_for: Duration::from_millis(config.migration.lease_ms),
         })
     }
-}
 
-impl LinkConfig {
     /// Where a peer may be reached.
     fn addresses_of(&self, peer: &Peer) -> Addresses {
         let own = self.addresses.get(&peer.name).filter(|addresses| !addresses.is_empty());

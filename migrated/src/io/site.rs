@@ -13,6 +13,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
+use tracing::warn;
+
 use crate::config::Config;
 use crate::host::{Reservation, Reservations};
 use crate::io::host::{image_bytes, resident_mib};
@@ -20,11 +26,6 @@ use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
 use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
-use anyhow::{Context as _, Result};
-use data_encoding::HEXLOWER;
-use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::Notify;
-use tracing::warn;
 
 pub use paths::{Paths, found};
 

@@ -1,7 +1,6 @@
 //! What somebody does to a guest's QEMU behind the back of its daemon: on a second monitor, or to the connection of the first.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use super::Hosts;
 use crate::program::Tool;
@@ -24,9 +23,7 @@ pub const TALKATIVE: &str = "/site/qemu";
 impl Hosts {
     /// Put a QEMU with a second monitor where a host's configuration names it (`Settings`).
     pub fn place_talkative_qemu(&self, end: End) {
-        let program = self.site(end).join("qemu");
-        fs::write(&program, TALKATIVE_QEMU).expect("write a program");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make it one");
+        self.site(end).place_program("qemu", TALKATIVE_QEMU);
     }
 
     /// The second monitor of the guest's QEMU at a host.

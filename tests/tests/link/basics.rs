@@ -1,13 +1,11 @@
 //! What goes through a link, how it ends, and what it tells of itself.
 
-use migrated::io::keys::Peer;
-use migrated::io::link::{Link, LinkListener};
 use migrated::link::Label;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::ends::{Host, Pair, channel, pair, soon};
+use crate::ends::{Pair, acquainted, channel, pair, soon, wired};
 use crate::wire::{Wire, drain, pour};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,18 +62,12 @@ async fn the_congestion_control_is_read_back_and_its_lack_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_carries_a_link_cannot_read_what_goes_through_it() {
     const TOTAL: u64 = 2 << 20;
-    let [near, far] = [Host::new("near"), Host::new("far")];
-    far.knows(&near);
-    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
-    let wire = Wire::new(listener.address()).await;
-    let peer = Peer { address: wire.address, ..far.seen_at(&listener) };
-    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
-    let far_link = soon(listener.accept()).await;
-    let poured = tokio::spawn(pour(near_link.open(Label::Disk(0)).await.unwrap(), TOTAL));
-    let (_, incoming) = soon(far_link.accept()).await.unwrap();
+    let wired = wired(acquainted()).await;
+    let poured = tokio::spawn(pour(wired.near.open(Label::Disk(0)).await.unwrap(), TOTAL));
+    let (_, incoming) = soon(wired.far.accept()).await.unwrap();
     assert_eq!(soon(drain(incoming, watch::channel(0).0)).await, TOTAL);
     soon(poured).await.unwrap();
-    assert!(wire.connections() >= 2 && !wire.has_overheard());
+    assert!(wired.wire.connections() >= 2 && !wired.wire.has_overheard());
 
     // It would have noticed.
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();

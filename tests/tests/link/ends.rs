@@ -8,7 +8,10 @@ use migrated::io::link::{Channel, Link, LinkConfig, LinkListener, Register};
 use migrated::link::Label;
 use migrated::link::error::LinkError;
 use tests::scratch::Scratch;
+use tokio::sync::watch;
 use tokio::time::timeout;
+
+use crate::wire::{Wire, drain, pour};
 
 /// Long enough for a loaded machine; what is right takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,13 +79,58 @@ pub struct Pair {
 }
 
 pub async fn pair() -> Pair {
-    let [dialler, listening] = [Host::new("near"), Host::new("far")];
-    listening.knows(&dialler);
+    let [dialler, listening] = acquainted();
     let listener = LinkListener::bind(listening.config.clone()).await.unwrap();
     let peer = listening.seen_at(&listener);
     let near = soon(Link::dial(&dialler.config, &peer)).await.unwrap();
     let far = soon(listener.accept()).await;
     Pair { near, far, _listener: listener, _hosts: [dialler, listening] }
+}
+
+/// A link whose connections all go through a wire.
+pub struct Wired {
+    pub wire: Wire,
+    pub near: Link,
+    pub far: Link,
+    _listener: LinkListener,
+    _hosts: [Host; 2],
+}
+
+/// From the first to the second, who knows it.
+pub async fn wired(hosts: [Host; 2]) -> Wired {
+    let [dialler, listening] = &hosts;
+    let listener = LinkListener::bind(listening.config.clone()).await.unwrap();
+    let wire = Wire::new(listener.address()).await;
+    let peer = Peer { address: wire.address, ..listening.seen_at(&listener) };
+    let near = soon(Link::dial(&dialler.config, &peer)).await.unwrap();
+    let far = soon(listener.accept()).await;
+    Wired { wire, near, far, _listener: listener, _hosts: hosts }
+}
+
+/// Two hosts of which the second lets the first in.
+pub fn acquainted() -> [Host; 2] {
+    let [near, far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    [near, far]
+}
+
+/// Bytes of a transfer that is cut.
+pub const CUT_BYTES: u64 = 40 << 20;
+
+/// A transfer during which `cut` is done four times: everything arrives, in order, once.
+pub async fn cut_while_it_flows(hosts: [Host; 2], cut: impl Fn(&Wire)) -> Wired {
+    let wired = wired(hosts).await;
+    let poured = tokio::spawn(pour(wired.near.open(Label::Disk(0)).await.unwrap(), CUT_BYTES));
+    let (_, incoming) = soon(wired.far.accept()).await.unwrap();
+    let (progress, mut seen) = watch::channel(0);
+    let drained = tokio::spawn(drain(incoming, progress));
+    for part in 1..=4 {
+        soon(seen.wait_for(|bytes| *bytes > part * CUT_BYTES / 5)).await.unwrap();
+        cut(&wired.wire);
+    }
+    assert_eq!(soon(drained).await.unwrap(), CUT_BYTES);
+    soon(poured).await.unwrap();
+    wired
 }
 
 pub async fn channel(pair: &Pair, label: Label) -> (Channel, Channel) {

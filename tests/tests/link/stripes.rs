@@ -6,29 +6,24 @@ use migrated::link::Label;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::ends::{Host, soon};
+use crate::ends::{Host, acquainted, cut_while_it_flows, soon, wired};
 use crate::wire::{Wire, drain, pour};
 
 /// A dialler that wants another congestion control than bbr, which every kernel has; and who listens to it.
 fn hosts(stripes: u16) -> [Host; 2] {
-    let [mut near, far] = [Host::new("near"), Host::new("far")];
+    let [mut near, far] = acquainted();
     near.config.congestion_control = "reno".to_owned();
     near.config.stripes = stripes;
-    far.knows(&near);
     [near, far]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_arrive_in_order_over_several_connections_and_status_says_how_many() {
-    let [near, far] = hosts(5);
-    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
-    let wire = Wire::new(listener.address()).await;
-    let peer = Peer { address: wire.address, ..far.seen_at(&listener) };
-    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
-    let far_link = soon(listener.accept()).await;
+    let wired = wired(hosts(5)).await;
+    let (near_link, far_link) = (&wired.near, &wired.far);
     assert_eq!(near_link.status().congestion_control, "5 × reno");
     assert!(near_link.warnings().is_empty(), "it is as it was asked for: {:?}", near_link.warnings());
-    assert_eq!(wire.connections(), 6, "and one for control");
+    assert_eq!(wired.wire.connections(), 6, "and one for control");
     let mut streams = Vec::new();
     for (index, total) in [(0, 30 << 20), (1, 3 << 20), (2, 12_345)] {
         let poured = tokio::spawn(pour(near_link.open(Label::Disk(index)).await.unwrap(), total));
@@ -43,40 +38,24 @@ async fn bytes_arrive_in_order_over_several_connections_and_status_says_how_many
         assert_eq!(soon(drained).await.unwrap(), total);
         soon(poured).await.unwrap();
     }
-    near_link.close().await;
-    assert!(soon(far_link.closed()).await.to_string().contains("it is done"));
+    wired.near.close().await;
+    assert!(soon(wired.far.closed()).await.to_string().contains("it is done"));
 }
 
-/// A transfer during which `cut` is done four times.
-async fn cut_while_it_flows(cut: impl Fn(&Wire)) {
-    const TOTAL: u64 = 40 << 20;
-    let [near, far] = hosts(4);
-    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
-    let wire = Wire::new(listener.address()).await;
-    let peer = Peer { address: wire.address, ..far.seen_at(&listener) };
-    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
-    let far_link = soon(listener.accept()).await;
-    let poured = tokio::spawn(pour(near_link.open(Label::Disk(0)).await.unwrap(), TOTAL));
-    let (_, incoming) = soon(far_link.accept()).await.unwrap();
-    let (progress, mut seen) = watch::channel(0);
-    let drained = tokio::spawn(drain(incoming, progress));
-    for part in 1..=4 {
-        soon(seen.wait_for(|bytes| *bytes > part * TOTAL / 5)).await.unwrap();
-        cut(&wire);
-    }
-    assert_eq!(soon(drained).await.unwrap(), TOTAL);
-    soon(poured).await.unwrap();
-    assert!(wire.connections() > 5, "it was cut: {}", wire.connections());
+/// Several connections are cut in one way or the other, four times.
+async fn cut_several(cut: impl Fn(&Wire)) {
+    let connections = cut_while_it_flows(hosts(4), cut).await.wire.connections();
+    assert!(connections > 5, "it was cut: {connections}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_of_one_of_several_connections_is_a_stall() {
-    cut_while_it_flows(Wire::cut_one).await;
+    cut_several(Wire::cut_one).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_of_all_of_several_connections_is_a_stall() {
-    cut_while_it_flows(Wire::cut).await;
+    cut_several(Wire::cut).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use migrated::guest::{Guest, Nic};
 use migrated::io::machine::{DiskRoles, Machine, Start};
 use nix::sys::signal::Signal;
 use tests::program::{Tool, children, signal};
-use tests::requires::{program, root};
+use tests::requires::{programs, root};
 use tests::{require, wait};
 
 use super::ground::Ground;
@@ -28,9 +28,7 @@ fn received_packets(interface: &str) -> u64 {
 #[test]
 fn a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down() {
     require!(root());
-    for tool in ["ip", "unshare"] {
-        require!(program(tool));
-    }
+    require!(programs(&["ip", "unshare"]));
     let name = "network::a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down";
     in_a_namespace(name, inside());
 }
@@ -40,9 +38,7 @@ fn a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down() {
 #[test]
 fn qemu_runs_as_the_user_that_is_named() {
     require!(root());
-    for tool in ["ip", "unshare"] {
-        require!(program(tool));
-    }
+    require!(programs(&["ip", "unshare"]));
     in_a_namespace("network::qemu_runs_as_the_user_that_is_named", as_nobody());
 }
 

@@ -2,7 +2,6 @@
 //! on its way to (S0-36).
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use migrated::phase::{Outcome, Phase};
 use tests::guest_kit::Recipe;
@@ -94,8 +93,7 @@ fn a_move_is_cancelled_while_the_destination_reserves_and_what_it_starts_ends_ag
     };
     let hosts = require!(Hosts::with(Plan::default(), &settings));
     let site = hosts.site(End::SiteB);
-    fs::write(site.join("qemu"), PATIENT_QEMU).expect("write a program");
-    fs::set_permissions(site.join("qemu"), fs::Permissions::from_mode(0o755)).expect("make it one");
+    site.place_program("qemu", PATIENT_QEMU);
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = hosts.traces(End::SiteB);

@@ -19,10 +19,10 @@ use tests::wan::{End, WanProfile, Way};
 use crate::over;
 
 /// Where tunnels end that outlive an address of the WAN.
-const BRIDGES: [&str; 2] = ["10.1.0.1", "10.2.0.1"];
+pub const BRIDGES: [&str; 2] = ["10.1.0.1", "10.2.0.1"];
 
-/// Another address of site A, and of its gateway.
-const OTHER: [&str; 2] = ["192.0.2.33", "192.0.2.34"];
+/// Another address of a site, and of its gateway.
+pub const OTHER: [&str; 2] = ["192.0.2.33", "192.0.2.34"];
 
 /// A guest whose disk takes a while on a thin link.
 pub fn recipe() -> Recipe {

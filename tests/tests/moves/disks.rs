@@ -11,7 +11,7 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
-use tests::requires::program;
+use tests::requires::programs;
 use tests::site::volume::Volume;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
@@ -39,9 +39,7 @@ fn is_told(status: &Status, words: &str) -> bool {
 /// Full for as long as anybody waits, while memory goes.
 #[test]
 fn a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room() {
-    for name in ["mkfs.ext4", "losetup"] {
-        require!(program(name));
-    }
+    require!(programs(&["mkfs.ext4", "losetup"]));
     let mut settings = memory_at_once();
     settings.migration += "\ndisk_trouble_ms = 4000";
     let hosts = require!(Hosts::with(Plan::default(), &settings));
@@ -77,9 +75,7 @@ fn a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room(
 /// begin then, but one that has begun ends, and so does what could not be written down meanwhile.
 #[test]
 fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_begun() {
-    for name in ["mkfs.ext4", "losetup"] {
-        require!(program(name));
-    }
+    require!(programs(&["mkfs.ext4", "losetup"]));
     let settings = Settings { state_mib: Some(8), ..Settings::default() };
     let mut hosts = require!(Hosts::with(Plan::default(), &settings));
     let images = Volume::plain(hosts.site(End::SiteB), "images", IMAGES_MIB);
@@ -125,9 +121,7 @@ fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_be
 /// The destination's disk fails: while the guest runs that is waited for, while it stands still it is not.
 #[test]
 fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_still() {
-    for name in ["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"] {
-        require!(program(name));
-    }
+    require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
     let hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let site = hosts.site(End::SiteB);
     let images = Volume::faulty(site, "images", IMAGES_MIB, Duration::ZERO);
@@ -154,9 +148,7 @@ fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_stil
 /// S0-04: the guest leaves a host whose disk is slow, and of which some reads fail until they are tried again.
 #[test]
 fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
-    for name in ["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"] {
-        require!(program(name));
-    }
+    require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
     let hosts = require!(Hosts::new(Plan::default()));
     let site = hosts.site(End::SiteA);
     let images = Volume::faulty(site, "images", IMAGES_MIB, Duration::from_millis(2));

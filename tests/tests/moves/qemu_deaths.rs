@@ -14,7 +14,7 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::program::signal;
 use tests::require;
-use tests::requires::program;
+use tests::requires::programs;
 use tests::site::volume::Volume;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
@@ -35,9 +35,7 @@ fn kill_qemu(hosts: &Hosts, end: End) {
 /// M8: between *taken* and *started* the source gets its guest back; from *started* on it does not, and never starts it.
 #[test]
 fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that() {
-    for name in ["mkfs.ext4", "losetup", "fsfreeze"] {
-        require!(program(name));
-    }
+    require!(programs(&["mkfs.ext4", "losetup", "fsfreeze"]));
     let hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let site = hosts.site(End::SiteB);
     let images = Volume::plain(site, "images", 700);

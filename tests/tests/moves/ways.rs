@@ -8,7 +8,7 @@
 
 use migrated::phase::Phase;
 use migrated::report::Report;
-use tests::guest_kit::{ADDRESS, Fill, Recipe};
+use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::sending::Sending;
@@ -19,18 +19,11 @@ use tests::requires::program;
 use tests::wan::{End, WanProfile};
 use tests::world::{CONTROL, Plan};
 
-use crate::cuts::insist_on_one_attempt;
+use crate::cuts::{BRIDGES, OTHER, STAYER, insist_on_one_attempt, recipe};
 use crate::{MAIN_JOB, SLOWLY, memory_at_once, over};
 
 /// Where the daemons' data goes of itself, at site B.
 const DATA_B: &str = "192.0.2.5";
-
-/// A guest whose disk takes a while.
-fn recipe() -> Recipe {
-    Recipe { name: "stayer".to_owned(), disk_mib: 96, fill: Fill::Thirds, ..Recipe::default() }
-}
-
-const STAYER: [&str; 3] = ["--wan", "stayer", "site-b"];
 
 /// Two networks between the sites.
 fn two_ways(settings: Settings) -> Result<Hosts, tests::requires::Missing> {
@@ -107,12 +100,6 @@ fn a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }
-
-/// Where tunnels end that outlive an address of the WAN.
-const BRIDGES: [&str; 2] = ["10.1.0.1", "10.2.0.1"];
-
-/// Another address of site B, and of its gateway.
-const OTHER: [&str; 2] = ["192.0.2.33", "192.0.2.34"];
 
 #[test]
 fn a_move_survives_another_address_of_its_destination() {

@@ -217,8 +217,7 @@ impl Daemon {
 
     /// The disk is elsewhere by somebody's word (D11): from here on it takes no write, and no later start serves it.
     fn revoke(&self, generation: u64, moved_to: &str) -> Result<Value, Failure> {
-        let none = || Failure::new(FailureCode::WrongRole, "the disk is served read-only", "");
-        let sidecar = self.sidecar.as_ref().ok_or_else(none)?;
+        let sidecar = self.sidecar.as_ref().ok_or_else(served_read_only)?;
         let newer = |header: &Header| {
             revoked(header, generation, moved_to)
                 .map_err(|error| Failure::new(FailureCode::WrongGeneration, error.to_string(), ""))
@@ -243,9 +242,13 @@ impl Daemon {
     }
 
     fn source(&self) -> Result<&Replication, Failure> {
-        let none = || Failure::new(FailureCode::WrongRole, "the disk is served read-only", "");
-        self.replication.as_deref().ok_or_else(none)
+        self.replication.as_deref().ok_or_else(served_read_only)
     }
+}
+
+/// Why a disk without a sidecar takes no such command.
+fn served_read_only() -> Failure {
+    Failure::new(FailureCode::WrongRole, "the disk is served read-only", "")
 }
 
 impl Service for Daemon {

@@ -219,8 +219,8 @@ impl Arrival {
         }
     }
 
-    /// Ends everything that was started for a guest that does not come.
-    pub async fn give_up(self, reason: &str, keep_disks: bool) -> Vec<Undone> {
+    /// Ends everything that was started for a guest that does not come. Gives the record of it.
+    pub async fn give_up(self, reason: &str, keep_disks: bool) -> Abort {
         let mut undone = vec![Undone::ProcessesEnded];
         let phase = self.handle.status().phase;
         if let Err(error) = self.switch_path_back().await {
@@ -255,7 +255,7 @@ impl Arrival {
             "the guest does not come"
         );
         self.claim.leave();
-        abort.undone
+        abort
     }
 }
 

@@ -65,7 +65,6 @@ impl LinkListener {
         for address in &config.data {
             data.push(listen(*address).await?);
         }
-
         let (hand_out, links) = mpsc::channel(LINKS_MAX);
         let data_addresses: Vec<SocketAddr> = data.iter().map(|(_, address)| *address).collect();
         let desk =

@@ -107,8 +107,12 @@ impl State {
             true => format!("link: {lane} goes over {new} again"),
             false => format!("link: {old} is out of reach, {lane} goes over {new}"),
         };
+        self.note(text, !is_better);
+    }
+
+    fn note(&mut self, text: String, is_warning: bool) {
         self.news.truncate(NEWS_MAX);
-        self.news.push(News { text, is_warning: !is_better });
+        self.news.push(News { text, is_warning });
     }
 }
 
@@ -299,8 +303,7 @@ impl Shared {
             if !state.warnings.contains(&warning) {
                 tracing::warn!(peer = self.peer, "{warning}");
                 state.warnings.push(warning.clone());
-                state.news.truncate(NEWS_MAX);
-                state.news.push(News { text: warning, is_warning: true });
+                state.note(warning, true);
             }
         });
     }
@@ -308,10 +311,7 @@ impl Shared {
     /// Something that has happened.
     pub fn tell(&self, text: String) {
         tracing::info!(peer = self.peer, "{text}");
-        self.with(|state, _| {
-            state.news.truncate(NEWS_MAX);
-            state.news.push(News { text, is_warning: false });
-        });
+        self.with(|state, _| state.note(text, false));
     }
 
     /// The other side came from there.

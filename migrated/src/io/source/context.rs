@@ -249,22 +249,25 @@ impl Context {
         }
     }
 
-    /// Keeps what the daemon after this one has to know.
+    /// What the daemon after this one has to know.
+    pub fn departure(&self) -> Departure {
+        let known = self.known();
+        Departure {
+            migration: self.handle.id().to_owned(),
+            guest: self.guest.name.clone(),
+            to: self.peer.name.clone(),
+            options: self.options.clone(),
+            bandwidth_bytes_per_s: *self.handle.bandwidth().borrow(),
+            ran: known.ran,
+            generation: known.generation,
+            is_taken_back: known.is_taken_back,
+            to_home: known.to_home,
+        }
+    }
+
+    /// Keeps it.
     pub fn keep_departure(&self) -> Result<()> {
-        let departure = {
-            let known = self.known();
-            Departure {
-                migration: self.handle.id().to_owned(),
-                guest: self.guest.name.clone(),
-                to: self.peer.name.clone(),
-                options: self.options.clone(),
-                bandwidth_bytes_per_s: *self.handle.bandwidth().borrow(),
-                ran: known.ran,
-                generation: known.generation,
-                is_taken_back: known.is_taken_back,
-                to_home: known.to_home,
-            }
-        };
+        let departure = self.departure();
         let kept =
             tokio::task::block_in_place(|| self.site.departures.save(&departure.migration, &departure));
         kept.context("cannot write down in state_dir what is to be moved")

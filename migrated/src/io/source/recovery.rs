@@ -189,22 +189,7 @@ pub(super) fn tell_taken_back(context: &Arc<Context>, claim: &Claim<Machine>) {
             "cannot write down that the guest is here: {error:#}"
         );
     }
-    let (ran, to_home) = {
-        let known = context.known();
-        (known.ran, known.to_home)
-    };
-    let departure = Departure {
-        migration: context.handle.id().to_owned(),
-        guest: context.guest.name.clone(),
-        to: context.peer.name.clone(),
-        options: context.options.clone(),
-        bandwidth_bytes_per_s: None,
-        ran,
-        generation,
-        is_taken_back: true,
-        to_home,
-    };
-    tokio::spawn(tell(Arc::clone(&context.site), departure));
+    tokio::spawn(tell(Arc::clone(&context.site), context.departure()));
 }
 
 async fn tell(site: Arc<Site>, departure: Departure) {

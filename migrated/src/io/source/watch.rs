@@ -19,7 +19,7 @@ use crate::peer::Request;
 use crate::phase::Phase;
 use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
-use crate::quantity;
+use crate::quantity::{ms, time};
 use crate::status::{DiskProgress, LinkProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 use crate::trouble::{Change, Trouble};
@@ -78,7 +78,7 @@ impl Eyes {
     fn judge(&mut self, context: &Context, status: &Status) -> Option<Event> {
         match self.convergence.handle_look(&seen(context, status), context.now())? {
             Word::Bounded(limit) => {
-                let limit = quantity::time(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+                let limit = time(ms(limit));
                 context
                     .event(format!("time limit: given up if it takes longer than {limit} with the link up"));
                 None
@@ -112,15 +112,15 @@ impl Eyes {
         for (id, status) in disks {
             let trouble = self.troubles.entry(id.clone()).or_default();
             let change = trouble.handle_look(now, &status.replication);
-            let (words, remedy) = (trouble.words(id, from, to), trouble.remedy(from, to));
+            let said = || format!("{}; {}", trouble.words(id, from, to), trouble.remedy(from, to));
             match change {
                 Some(Change::Begun) => {
-                    context.warn(format!("{words}; {remedy}: it is tried again for {} s", limit.as_secs()));
+                    context.warn(format!("{}: it is tried again for {} s", said(), limit.as_secs()));
                 }
                 Some(Change::Over) => context.event(format!("disk {id}: it works again")),
                 None if trouble.lasts(now).is_some_and(|lasted| lasted >= limit) => {
                     let kept = "what was copied is kept for the next attempt";
-                    given_up.get_or_insert(format!("{words}; {remedy}, then send it again: {kept}"));
+                    given_up.get_or_insert_with(|| format!("{}, then send it again: {kept}", said()));
                 }
                 None => {}
             }

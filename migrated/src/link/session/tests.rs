@@ -8,6 +8,7 @@ use crate::link::wire::{Frame, HEADER_BYTES, Header};
 use crate::link::{Class, Label, Lane};
 
 mod simulation;
+mod every_byte;
 mod redials;
 mod outages;
 
