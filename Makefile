@@ -37,7 +37,7 @@ sim: ## Run both simulations over SEEDS=n seeds (20000 unless given)
 	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test model every_seed -- --nocapture
 
 soak: build ## Run the long tests: those that are ignored and have "soak" in their name
-	cargo test --release --locked -p tests -- --ignored soak
+	cargo test --locked -p tests -- --ignored soak
 
 bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
 	cargo build --release --locked -p tests --bins

@@ -4,6 +4,7 @@
 use std::fs;
 
 use migrated::phase::{Outcome, Phase};
+use migrated::report::Undone;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
@@ -30,6 +31,7 @@ fn cancel_in(hosts: &Hosts, phase: Phase, before: &[String], prober: &Prober) {
     assert!(report.reasons.iter().any(|reason| reason.contains("cancelled")), "{:?}", report.reasons);
     let abort = report.abort.as_ref().expect("S0-48: it has not moved");
     assert_eq!((abort.phase, abort.operation), (phase, None));
+    assert_eq!(abort.undone.contains(&Undone::MemoryGivenUp), phase == Phase::PreCopy, "{abort:?}");
     assert_eq!(hosts.states("web"), ["running", ""]);
     // Once memory goes, the destination hears of the broken stream first, and keeps its copies for another attempt.
     hosts.wait_until_clean(End::SiteB, before, phase != Phase::Bulk);

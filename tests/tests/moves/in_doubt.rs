@@ -16,16 +16,12 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::require;
 use tests::wait::{PATIENCE, found_within, wait_for};
-use tests::wan::{End, WanProfile, Way};
+use tests::wan::{End, Way};
 
 use crate::afterwards::refused_disk;
 use crate::over;
+use crate::paused::long_link;
 use crate::restarts::{restart, shown, wait_until};
-
-/// A link so long that it can be cut while the handover is on its way.
-fn long() -> WanProfile {
-    WanProfile::new(100, Duration::from_millis(1200))
-}
 
 /// Where a host's journal is looked at: the last promise in it.
 pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
@@ -36,7 +32,7 @@ pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
 
 /// A guest that was taken by site B, which site A does not know.
 fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
-    let hosts = Hosts::new(over(long()))?;
+    let hosts = Hosts::new(over(long_link()))?;
     let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
     let answer = hosts.ask(End::SiteA, &["send", "--wan", "--detach", "web", "site-b"]);
     let id = answer["migration"].as_str().expect("a move has a number").to_owned();

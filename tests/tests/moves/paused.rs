@@ -26,14 +26,14 @@ use crate::{MAIN_JOB, over};
 /// What of the guest's card passes where it has been.
 const ITS_CARD: &str = "ether src 52:54:00:10:00:10";
 
-/// So long that what comes after the pause is met in its middle.
+/// So long that what comes after the pause is met in its middle, also by a test whose neighbour keeps it waiting.
 pub fn long_link() -> WanProfile {
-    WanProfile::new(50, Duration::from_millis(500))
+    WanProfile::new(100, Duration::from_millis(1000))
 }
 
 /// Memory begins at once, and a paused guest does not wait long.
 pub fn hasty() -> Settings {
-    let migration = "ram_start_ms = 3600000\nmax_downtime_ms = 3000\npaused_deadline_ms = 8000";
+    let migration = "ram_start_ms = 3600000\nmax_downtime_ms = 6000\npaused_deadline_ms = 12000";
     Settings { migration: migration.to_owned(), ..Settings::default() }
 }
 

@@ -34,10 +34,7 @@ const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Restores the source; repeats until it is done, or QEMU has ended.
 pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
-    if let Some(ram) = context.known().ram.take() {
-        // So that QEMU is not stuck in a write while it is told to stop.
-        ram.stop();
-    }
+    stop_memory(context);
     while let Err(error) = guest(context).await {
         say_trouble(context, &error);
         if context.machine.has_ended() {
@@ -54,14 +51,12 @@ pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
 
 /// Has the guest go on here, and lets go of the link; the disks stay in step. What comes next is another attempt.
 pub async fn retreat(context: &Arc<Context>) -> Result<()> {
-    let (ram, link, carriers) = {
+    let (link, carriers) = {
         let mut known = context.known();
         known.client = None;
-        (known.ram.take(), known.link.take(), std::mem::take(&mut known.carriers))
+        (known.link.take(), std::mem::take(&mut known.carriers))
     };
-    if let Some(ram) = ram {
-        ram.stop();
-    }
+    stop_memory(context);
     carriers.iter().for_each(AbortHandle::abort);
     while let Err(error) = guest(context).await {
         if context.machine.has_ended() {
@@ -84,6 +79,15 @@ pub async fn retreat(context: &Arc<Context>) -> Result<()> {
     known.links += 1;
     context.heard.send_replace(Heard::default());
     Ok(())
+}
+
+/// Closes the memory's way, so that QEMU is not stuck in a write while it is told to stop.
+fn stop_memory(context: &Arc<Context>) {
+    let ram = context.known().ram.take();
+    if let Some(ram) = ram {
+        ram.stop();
+        context.undone(Undone::MemoryGivenUp);
+    }
 }
 
 fn say_trouble(context: &Arc<Context>, error: &anyhow::Error) {
