@@ -20,6 +20,7 @@ use crate::wait::{PATIENCE, wait_for};
 use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
+pub mod clocks;
 pub mod names;
 pub mod monitor;
 mod turn;
@@ -41,6 +42,8 @@ pub struct Hosts {
     programs: [PathBuf; 2],
     /// More words for the daemons.
     words: &'static [&'static str],
+    /// Each has a wall clock of its own.
+    own_clocks: bool,
     /// Where they are.
     pub world: World,
     /// The last to go.
@@ -56,14 +59,16 @@ impl Hosts {
     /// The same with settings of the daemons.
     pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
         programs(&["qemu-system-x86_64", "nft"])?;
+        programs(if settings.own_clocks { &["cc"] } else { &[] })?;
         let programs = [binaries::migrated()?, binaries::blockd()?];
         plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
         let has_control_network = plan.control_network;
+        let own_clocks = settings.own_clocks;
         let turn = Turn::wait();
         let world = World::with(plan)?;
         let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
         let (daemons, state_dirs) = ([None, None], Vec::new());
-        let mut hosts = Self { daemons, state_dirs, programs, words, world, _turn: turn };
+        let mut hosts = Self { daemons, state_dirs, programs, words, own_clocks, world, _turn: turn };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -72,6 +77,9 @@ impl Hosts {
             }
             let state_dir = settings.state_mib.map(|mib| Volume::plain(site, "state", mib));
             hosts.state_dirs.extend(state_dir);
+            if own_clocks {
+                clocks::place(site);
+            }
             let config = settings.config(site, end, control, &hosts.programs[1]);
             fs::write(site.join("config.toml"), config).expect("write a configuration");
             hosts.start(end);
@@ -90,8 +98,15 @@ impl Hosts {
     pub fn start(&mut self, end: End) {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
+        let program = self.programs[0].display().to_string();
         let words = [&["daemon", "--config", config.as_str()], self.words].concat();
-        let daemon = site.start(&self.programs[0], words, "migrated.log");
+        let daemon = if self.own_clocks {
+            let environment = clocks::environment(site);
+            let first = environment.iter().map(String::as_str).chain([program.as_str()]);
+            site.start("env", first.chain(words), "migrated.log")
+        } else {
+            site.start(program, words, "migrated.log")
+        };
         self.daemons[end as usize] = Some(daemon);
         wait_for(PATIENCE, "a daemon to answer", || {
             self.migrated(end, &["list"]).output().status.success().then_some(())

@@ -64,7 +64,7 @@ impl Site {
         let open =
             |name| Folder::open(state.join(name)).with_context(|| format!("cannot open {name} in state_dir"));
         let (departures, arrivals_kept) = (open("departures")?, open("arrivals")?);
-        let paths = Paths::open(state).context("cannot open paths in state_dir")?;
+        let paths = Paths::open(state, &config.runtime_dir).context("cannot open paths in state_dir")?;
         let link = LinkConfig::load(&config)?;
         Ok(Self {
             config,

@@ -94,7 +94,8 @@ pub fn prober() -> std::path::PathBuf {
 
 /// What the program `prober command ADDRESS COMMAND` does: one command, one answer.
 pub fn command(address: Ipv4Addr, command: &str) -> io::Result<String> {
-    let limit = Duration::from_secs(3);
+    // Over a link with seconds in it, to a guest that has just come up.
+    let limit = Duration::from_secs(15);
     let stream = TcpStream::connect_timeout(&(address, ports::COMMANDS).into(), limit)?;
     // A check of much memory takes an emulated guest its time.
     stream.set_read_timeout(Some(PATIENCE))?;

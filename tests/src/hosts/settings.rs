@@ -29,6 +29,8 @@ pub struct Settings {
     pub listen_data: Option<[&'static str; 2]>,
     /// The daemons log one JSON object a line.
     pub json_logs: bool,
+    /// Each daemon, and what it starts, has a wall clock that a test can set.
+    pub own_clocks: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
 }

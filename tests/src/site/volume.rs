@@ -76,6 +76,13 @@ impl Volume {
         assert!(mounted.status.success(), "mount {device}: {mounted:?}");
     }
 
+    /// Has the files read from the disk again, not from memory.
+    pub fn drop_cache(&self, site: &Site) {
+        let folder = self.folder.display();
+        let drop = "dd if={} iflag=nocache count=0 status=none";
+        site.shell(&format!("sync -f {folder}; find {folder} -type f -exec {drop} ';'"));
+    }
+
     /// Somebody else takes all the room that there is.
     pub fn fill(&self, site: &Site) {
         let ballast = format!("of={}", self.folder.join("ballast").display());

@@ -154,6 +154,7 @@ fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
     let images = Volume::faulty(site, "images", IMAGES_MIB, Duration::from_millis(2));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
+    images.drop_cache(site);
     let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWER].concat());
     let id = sending.wait_until("some of the disk", has_begun_to_copy).id;
     images.fail_reads(site, true);

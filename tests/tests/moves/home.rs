@@ -1,5 +1,6 @@
 //! A guest that comes home (S4-41): of its tunnels nothing is left at either host, also when both daemons were started anew
-//! since it left, and the address that it had at the other site is free again.
+//! since it left, and the address that it had at the other site is free again. Until then the tunnels are there, also after
+//! a host has lost power.
 
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
@@ -61,4 +62,37 @@ fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no
     assert!(second.contains("10.2.0.100"), "{second}");
     prober.wait_for_answers(10);
     resident.judge(&hosts, End::SiteB, prober);
+}
+
+/// S4-41: the home of a guest that has moved loses power, then the host where it is.
+#[test]
+fn hosts_that_lost_power_lead_to_a_guest_that_has_moved_as_they_did_before() {
+    let mut hosts = require!(Hosts::new(Plan::default()));
+    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let prober = resident.watch(&hosts);
+    hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    prober.wait_for_answers(10);
+
+    hosts.world.crash(End::SiteA);
+    hosts.world.restart(End::SiteA);
+    hosts.start(End::SiteA);
+    // Over the same sessions, whose packets all go by way of its home.
+    prober.wait_for_answers(20);
+    assert_eq!(hosts.states("web"), ["moved", "running"]);
+
+    hosts.world.crash(End::SiteB);
+    hosts.world.restart(End::SiteB);
+    hosts.start(End::SiteB);
+    wait_until(PATIENCE, "the guest to be known as off", || hosts.state(End::SiteB, "web") == "stopped");
+    let made_again = tunnel(&hosts, End::SiteB);
+    assert!(made_again.contains("10.2.0.100"), "{made_again}");
+    let [a, b] = BOTH.map(|end| hosts.site(end));
+    std::fs::copy(a.join("guest.toml"), b.join("guest.toml")).expect("a description");
+    hosts.migrated(End::SiteB, &["run", &b.inside("guest.toml").display().to_string()]).run();
+    resident.service.wait_until_it_answers();
+
+    hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
+    wait_until(PATIENCE, "no tunnel to be left", || BOTH.iter().all(|end| hosts.tunnels(*end).is_empty()));
+    resident.service.wait_until_it_answers();
+    drop(prober);
 }

@@ -34,6 +34,7 @@ mod methods;
 mod disks;
 mod qemu_deaths;
 mod random;
+mod clocks;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];

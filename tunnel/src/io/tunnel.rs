@@ -126,6 +126,34 @@ impl Tunnel {
         .await
     }
 
+    /// What outlives this host's power, for [`Self::again`].
+    pub fn written(&self) -> String {
+        let End { side, moved, .. } = &*self.end;
+        // The bridge's settings are looked at anew by whoever makes it again, and so is its port.
+        let moved = Move { tap: None, ..moved.clone() };
+        Record { side: *side, moved, earlier: Vec::new() }.to_text()
+    }
+
+    /// The end of move `id` that is written down: as it was found, or made and switched again where the host has lost
+    /// power since.
+    pub async fn again(id: u32, written: &str) -> Result<Self, TunnelError> {
+        if let Some(tunnel) = Self::found(id).await? {
+            return Ok(tunnel);
+        }
+        let Record { side, moved, .. } = Record::parse(id, written).ok_or_else(|| TunnelError::System {
+            what: "read what was written down of a tunnel",
+            source: io::ErrorKind::InvalidData.into(),
+        })?;
+        let tunnel = Self::prepare(side, moved).await?;
+        if let Err(error) = tunnel.switch().await {
+            if let Err(second) = tunnel.remove().await {
+                tracing::warn!(id, %second, "a tunnel that could not be made again is not removed");
+            }
+            return Err(error);
+        }
+        Ok(tunnel)
+    }
+
     /// The time that the other end takes to answer through the tunnel.
     pub async fn probe(&self, timeout: Duration) -> Result<Duration, TunnelError> {
         let End { side, moved, .. } = &*self.end;

@@ -1,7 +1,7 @@
 //! Tunnels of moves that have ended: old connections still go through them, until the guest moves again.
 //!
 //! ```text
-//! paths/GUEST.json (which) + the kernel (what each is) ─► found by the daemon after this one
+//! paths/GUEST.json ─► found by the daemon after this one; made again by the first one after the host has lost power
 //!
 //! A ──1──► B          both keep tunnel 1; A is the guest's home
 //! A ◄──2── B          tunnel 1 goes at the pause; A needs no other to reach its own guest: tunnel 2 goes when B is done
@@ -9,12 +9,13 @@
 //! ```
 //!
 //! A guest is at home where it was when it moved first: there its address is everybody's without any tunnel. Decides
-//! nothing about moves; a tunnel that the kernel has lost is forgotten, not made again.
+//! nothing about moves.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -24,12 +25,25 @@ use tunnel::{Side, Tunnel};
 
 use crate::io::registry::Folder;
 
-/// What outlives the daemon of a guest's tunnels; all else the kernel remembers.
+/// What outlives the daemon and the host's power of a guest's tunnels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     guest: String,
-    tunnels: Vec<u32>,
+    tunnels: Vec<Written>,
     is_home: bool,
+}
+
+/// One of them: its number, and what it is in words of the tunnel's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Written {
+    number: u32,
+    tunnel: String,
+}
+
+impl Written {
+    fn of(tunnel: &Tunnel) -> Self {
+        Self { number: number(tunnel), tunnel: tunnel.written() }
+    }
 }
 
 #[derive(Default)]
@@ -41,13 +55,17 @@ struct Kept {
 /// The tunnels of all guests that have moved from here or to here.
 pub struct Paths {
     folder: Folder,
+    /// Is there while the kernel is the one that had the tunnels: what it has not then, somebody has removed.
+    boot_mark: PathBuf,
     kept: Mutex<BTreeMap<String, Kept>>,
 }
 
 impl Paths {
-    /// Those that are kept below `state_dir`; to be found again by [`Self::find`].
-    pub fn open(state_dir: &Path) -> io::Result<Self> {
-        Ok(Self { folder: Folder::open(state_dir.join("paths"))?, kept: Mutex::default() })
+    /// Those that are kept below `state_dir`; to be found again by [`Self::find`]. `runtime_dir` is empty when a host has
+    /// started.
+    pub fn open(state_dir: &Path, runtime_dir: &Path) -> io::Result<Self> {
+        let folder = Folder::open(state_dir.join("paths"))?;
+        Ok(Self { folder, boot_mark: runtime_dir.join(".tunnels-made"), kept: Mutex::default() })
     }
 
     /// Finds the tunnels again that the daemon before this one has kept. Gives the addresses of this site's pool that
@@ -60,9 +78,16 @@ impl Paths {
                 return Vec::new();
             }
         };
+        let has_booted = !self.boot_mark.exists();
+        let mut is_complete = true;
         let mut addresses = Vec::new();
         for Record { guest, tunnels, is_home } in records {
-            let tunnels = found(tunnels).await;
+            let written = tunnels.len();
+            let tunnels = match has_booted {
+                true => again(&guest, tunnels).await,
+                false => found(tunnels.iter().map(|written| written.number)).await,
+            };
+            is_complete &= tunnels.len() == written;
             let here = |tunnel: &Tunnel| tunnel.record().0 == Side::Destination;
             addresses.extend(
                 tunnels
@@ -75,6 +100,12 @@ impl Paths {
             self.kept.lock().await.insert(guest.clone(), Kept { tunnels, is_home });
             if has_come_home {
                 self.come_home(&guest).await;
+            }
+        }
+        // Without the mark the next daemon tries again, for example when the bridge is there.
+        if has_booted && is_complete {
+            if let Err(error) = File::create(&self.boot_mark) {
+                warn!(%error, "the next daemon makes tunnels again that somebody has removed meanwhile");
             }
         }
         addresses
@@ -128,12 +159,12 @@ impl Paths {
 
     async fn replace(&self, all: &mut BTreeMap<String, Kept>, guest: &str, kept: Kept) {
         let is_home = kept.is_home;
-        let fresh: Vec<u32> = kept.tunnels.iter().map(number).collect();
+        let fresh: Vec<Written> = kept.tunnels.iter().map(Written::of).collect();
         let earlier = all.insert(guest.to_owned(), kept).unwrap_or_default().tunnels;
         // Found again by a daemon after one that ends in the middle of this, which may be asked to do it again.
-        let earlier = earlier.into_iter().filter(|tunnel| !fresh.contains(&number(tunnel)));
-        let earlier: Vec<Tunnel> = earlier.collect();
-        let both = fresh.iter().copied().chain(earlier.iter().map(number)).collect();
+        let is_fresh = |tunnel: &Tunnel| fresh.iter().any(|written| written.number == number(tunnel));
+        let earlier: Vec<Tunnel> = earlier.into_iter().filter(|tunnel| !is_fresh(tunnel)).collect();
+        let both = fresh.iter().cloned().chain(earlier.iter().map(Written::of)).collect();
         self.save(guest, both, is_home);
         if !earlier.is_empty() {
             remove(guest, earlier).await;
@@ -149,16 +180,29 @@ impl Paths {
         }
     }
 
-    fn save(&self, guest: &str, tunnels: Vec<u32>, is_home: bool) {
+    fn save(&self, guest: &str, tunnels: Vec<Written>, is_home: bool) {
         let record = Record { guest: guest.to_owned(), tunnels, is_home };
         if let Err(error) = tokio::task::block_in_place(|| self.folder.save(guest, &record)) {
-            error!(guest, %error, "cannot write down which tunnels are kept: after a restart they stay for ever");
+            error!(guest, %error, "cannot write down which tunnels are kept: the next daemon does not know of them");
         }
     }
 }
 
 fn number(tunnel: &Tunnel) -> u32 {
     tunnel.record().1.id
+}
+
+/// The tunnels that are written down, also those that the kernel has lost.
+async fn again(guest: &str, written: Vec<Written>) -> Vec<Tunnel> {
+    let mut tunnels = Vec::new();
+    for Written { number, tunnel } in written {
+        match Tunnel::again(number, &tunnel).await {
+            Ok(tunnel) => tunnels.push(tunnel),
+            // It stays written down, for the daemon after this one.
+            Err(error) => error!(guest, number, %error, "cannot make the tunnel of an earlier move again"),
+        }
+    }
+    tunnels
 }
 
 /// The tunnels with these numbers that are here.
