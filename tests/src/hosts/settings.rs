@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::clocks;
 use crate::site::Site;
 use crate::wan::End;
 
@@ -29,7 +30,7 @@ pub struct Settings {
     pub listen_data: Option<[&'static str; 2]>,
     /// The daemons log one JSON object a line.
     pub json_logs: bool,
-    /// Each daemon, and what it starts, has a wall clock that a test can set.
+    /// The daemons of each host have a wall clock that a test can set.
     pub own_clocks: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
@@ -51,7 +52,8 @@ impl Settings {
         let _ = write!(text, "runtime_dir = \"/run/migrated\"\n\n[programs]\nblockd = {blockd:?}\n");
         let at_b = |setting| if end == End::SiteB { setting } else { None };
         let qemu = if end == End::SiteB { &self.qemu_b } else { &self.qemu_a };
-        if let Some(qemu) = qemu {
+        let with_kernels_clock = self.own_clocks.then(|| inside(clocks::QEMU));
+        if let Some(qemu) = qemu.as_ref().or(with_kernels_clock.as_ref()) {
             let _ = writeln!(text, "qemu = {qemu:?}");
         }
         let bridge = at_b(self.bridge_b).unwrap_or("br0");
