@@ -13,9 +13,10 @@
 //! that a new connection can begin at what the other side has (`rewind`). *Acknowledged* means: in the memory of the
 //! other side's link, not read by its user. A byte is never delivered twice and never left out.
 //!
-//! The window follows the bandwidth-delay product: twice what is read in a round trip, between two bounds. So a thin
-//! link does not fill a buffer of seconds, a fast and long one is not held back, and a stalled reader gains nothing. What
-//! a sender keeps follows by itself: it never sends past the credit.
+//! The window follows the bandwidth-delay product: four times what is read in a round trip, between two bounds. One round
+//! trip is on its way, one is the credit's way back, and up to two lie in TCP behind a hole that is being mended, which on a
+//! lossy link there always is. So a thin link does not fill a buffer of seconds, a fast and long one is not held back, and a
+//! stalled reader gains nothing. What a sender keeps follows by itself: it never sends past the credit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const WINDOW_BYTES_UNKNOWN: u64 = 4 << 20;
 pub const CONTROL_WINDOW_BYTES: u64 = 256 << 10;
 /// Most bytes of a channel that are written and not acknowledged.
 pub const RETAINED_BYTES_MAX: u64 = WINDOW_BYTES_MAX + (4 << 20);
+/// Round trips that a window has room for.
+const WINDOW_ROUND_TRIPS: f64 = 4.0;
 /// The shortest time over which reading is measured.
 const TUNE_EVERY: Duration = Duration::from_millis(10);
 
@@ -221,7 +224,7 @@ impl Incoming {
         Ok(fresh.len())
     }
 
-    /// Has the window follow twice what was read in a round trip: up at once, down bit by bit.
+    /// Has the window follow what was read in a round trip: up at once, down bit by bit.
     pub fn tune(&mut self, rtt: Duration, now: Duration) {
         let (since, read_then) = self.tuned;
         let elapsed = now.saturating_sub(since);
@@ -231,7 +234,7 @@ impl Incoming {
         let read = self.received - self.buffered_bytes();
         self.tuned = (now, read);
         let product = (read - read_then) as f64 * rtt.as_secs_f64() / elapsed.as_secs_f64();
-        let wanted = (2.0 * product) as u64;
+        let wanted = (WINDOW_ROUND_TRIPS * product) as u64;
         let wanted = wanted.clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         self.window = wanted.max(self.window - self.window.saturating_sub(wanted) / 8);
     }

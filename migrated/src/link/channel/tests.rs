@@ -154,9 +154,9 @@ fn the_window_follows_what_is_read_in_a_round_trip_within_its_bounds() {
     let thin = window_after(&mut incoming, &mut now, 31_250, 200);
     assert!((WINDOW_BYTES_MIN..WINDOW_BYTES_MIN + 1000).contains(&thin), "{thin}");
     // 200 Mbit/s are 1.25 MB in 50 ms.
-    assert_eq!(window_after(&mut incoming, &mut now, 1_000_000, 1), 2_000_000);
-    // As fast as the window lets it: doubled with each round trip.
-    let mut window = 2_000_000;
+    assert_eq!(window_after(&mut incoming, &mut now, 1_000_000, 1), 4_000_000);
+    // As fast as the window lets it: four times as large with each round trip.
+    let mut window = 4_000_000;
     for _ in 0..10 {
         window = window_after(&mut incoming, &mut now, window, 1);
     }
