@@ -103,10 +103,11 @@ impl Paths {
             }
         }
         // Without the mark the next daemon tries again, for example when the bridge is there.
-        if has_booted && is_complete {
-            if let Err(error) = File::create(&self.boot_mark) {
-                warn!(%error, "the next daemon makes tunnels again that somebody has removed meanwhile");
-            }
+        if has_booted
+            && is_complete
+            && let Err(error) = File::create(&self.boot_mark)
+        {
+            warn!(%error, "the next daemon makes tunnels again that somebody has removed meanwhile");
         }
         addresses
     }
