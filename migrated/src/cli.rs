@@ -15,7 +15,7 @@ use std::time::Duration;
 use blockd::replica::encoding::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use migrated::api::Limit;
-use migrated::quantity::{RateError, parse_rate};
+use migrated::quantity::{RateError, ms, parse_rate};
 use migrated::transport::{Transport, TransportError};
 
 pub use self::exit::Exit;
@@ -261,7 +261,7 @@ fn time_limit(text: &str) -> Result<Limit, String> {
     if time < Duration::from_secs(1) || time > Duration::from_secs(366 * 24 * 3600) {
         return Err("it must be from 1s to a year, or none".to_owned());
     }
-    Ok(Limit::Ms(u64::try_from(time.as_millis()).expect("a year at most")))
+    Ok(Limit::Ms(ms(time)))
 }
 
 /// A transport that was read, as it was written: the daemon reads it again.

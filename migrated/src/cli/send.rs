@@ -2,6 +2,7 @@
 
 use migrated::api::{Command, Send};
 use migrated::io::api_client::ApiError;
+use migrated::quantity::ms;
 use migrated::render::json;
 use serde_json::json;
 
@@ -32,8 +33,7 @@ pub async fn run(asking: Asking<'_>, line: SendLine) -> Result<Exit, ApiError> {
 
 /// What was typed, as what is asked of the daemon.
 fn meant(line: SendLine) -> Send {
-    let max_downtime_ms =
-        line.max_downtime.map(|time| u64::try_from(time.as_millis()).expect("an hour at most"));
+    let max_downtime_ms = line.max_downtime.map(ms);
     Send {
         guest: line.guest,
         to: line.to,

@@ -11,6 +11,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use thiserror::Error;
 
 use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict};
+use crate::quantity::ms;
 
 /// Why there is no journal, or no record in it.
 #[derive(Debug, Error)]
@@ -180,7 +181,7 @@ impl JournalFile {
 
 /// The time of a record.
 pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use crate::link::error::LinkError;
 use crate::link::hello::{VERSION_MAX, VERSION_MIN};
 use crate::link::session::ChannelStats;
 use crate::link::{Class, Label, Lane};
+use crate::quantity::ms;
 use crate::status::LinkProgress;
 use crate::transport::Transport;
 
@@ -182,7 +183,7 @@ impl Link {
                 up: session.over().is_none() && Lane::ALL.into_iter().all(|lane| session.is_attached(lane)),
                 goodput_bytes_per_s: session.goodput_bytes_per_s().unwrap_or(0),
                 rtt_us: session.rtt().map_or(0, |rtt| rtt.as_micros() as u64),
-                quiet_ms: quiet(state, now).as_millis() as u64,
+                quiet_ms: ms(quiet(state, now)),
                 sent_bytes: session.sent_bytes(),
                 limit_bytes_per_s: session.limit_bytes_per_s(),
                 congestion_control: state.berths[Lane::Data as usize].congestion_control.clone(),

@@ -37,6 +37,7 @@ use crate::io::registry::Claim;
 use crate::journal::Step;
 use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
+use crate::quantity::ms;
 use crate::report::Abort;
 
 use self::account::Account;
@@ -316,7 +317,7 @@ impl Run {
         if let Event::Finished(Op::FinishRam) = event {
             let mut known = self.context.known();
             let paused_at = known.paused_at;
-            known.final_pass_ms = paused_at.map_or(0, |at| at.elapsed().as_millis() as u64);
+            known.final_pass_ms = paused_at.map_or(0, |at| ms(at.elapsed()));
         }
         self.hand_in(event);
     }

@@ -11,6 +11,7 @@ use crate::io::journal_file::unix_ms;
 use crate::link::addresses::Found;
 use crate::phase::{Outcome, Phase};
 use crate::progress::Series;
+use crate::quantity::ms;
 use crate::report::{DiskReport, LinkReport, ProbeReport, RamReport, Report};
 use crate::status::Status;
 
@@ -68,10 +69,10 @@ impl Account {
             reasons: reasons.to_vec(),
             abort: None,
             started_unix_s: (unix_ms() / 1000).saturating_sub(now.as_secs()),
-            total_ms: end.as_millis() as u64,
+            total_ms: ms(end),
             phases: self.phases(now),
             events: known.events.clone(),
-            downtime_ms: downtime.map(|time| time.as_millis() as u64),
+            downtime_ms: downtime.map(ms),
             downtime_error_ms: status.link.rtt_us.div_ceil(2000),
             predicted_downtime_ms: status.predicted_downtime_ms,
             blackout_round_trips: known.round_trips,
@@ -91,7 +92,7 @@ impl Account {
     fn phases(&self, now: Duration) -> Vec<(Phase, u64)> {
         let ends = self.entered.iter().skip(1).map(|(_, at)| *at).chain([now]);
         let timed = self.entered.iter().zip(ends);
-        timed.map(|((phase, began), end)| (*phase, end.saturating_sub(*began).as_millis() as u64)).collect()
+        timed.map(|((phase, began), end)| (*phase, ms(end.saturating_sub(*began)))).collect()
     }
 
     fn disk_report(&self, id: &str, disk: &DiskStatus, known: &Known, now: Duration) -> DiskReport {

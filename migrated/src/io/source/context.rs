@@ -27,6 +27,7 @@ use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
+use crate::quantity::ms;
 use crate::report::Undone;
 use crate::transport::Transport;
 
@@ -281,7 +282,7 @@ impl Context {
     /// Notes something that happened, for the report and the log.
     pub fn event(&self, what: impl Into<String>) {
         let what = what.into();
-        let at_ms = self.now().as_millis() as u64;
+        let at_ms = ms(self.now());
         tracing::info!(migration = self.handle.id(), at_ms, "{what}");
         self.known().events.push((at_ms, what));
     }

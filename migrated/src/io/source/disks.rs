@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::io::disk::Disk;
 use crate::io::link::{Link, copy_both};
 use crate::link::Label;
+use crate::quantity::ms;
 
 /// How long a copy may take to answer its first hello.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -93,7 +94,7 @@ pub async fn seal(context: &Arc<Context>) -> Result<()> {
             disk.call(Command::Seal { generation, verify, timeout_ms })
                 .await
                 .with_context(|| format!("cannot seal disk {:?}", described.id))?;
-            anyhow::Ok((described.id, begun.elapsed().as_millis() as u64))
+            anyhow::Ok((described.id, ms(begun.elapsed())))
         });
     }
     while let Some(sealed) = seals.join_next().await {

@@ -189,7 +189,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         }
         // Once the guest is paused, the prediction stays what it was: it is compared with what came of it.
         if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold {
-            status.predicted_downtime_ms = prediction.map(|prediction| prediction.total().as_millis() as u64);
+            status.predicted_downtime_ms = prediction.map(|prediction| ms(prediction.total()));
         }
         eyes.progress.handle_sample(now, status);
         status.time_limit_s = eyes.convergence.limit().map(|limit| limit.as_secs());
