@@ -65,6 +65,20 @@ pub struct Resident {
     pub service: Service,
 }
 
+/// A guest's description, in a site's folder.
+const DESCRIPTION: &str = "guest.toml";
+
+impl Hosts {
+    /// The description of the guest that was installed, at a host, for `migrated run` there.
+    pub fn description(&self, end: End) -> String {
+        if end != End::SiteA {
+            let [from, to] = [End::SiteA, end].map(|end| self.site(end).join(DESCRIPTION));
+            fs::copy(from, to).expect("copy a description");
+        }
+        self.site(end).inside(DESCRIPTION).display().to_string()
+    }
+}
+
 impl Resident {
     /// Install a guest at site A, let it go on from its saved state, and set it to work.
     pub fn start(hosts: &Hosts, recipe: &Recipe, work: Work) -> Result<Self, Missing> {
@@ -84,11 +98,11 @@ impl Resident {
         kit.install_boot(&hosts.site(End::SiteB).join("boot"));
         let guest = change(kit.guest().clone());
         let description = toml::to_string(&guest).expect("a description is made of plain values");
-        fs::write(site.join("guest.toml"), description).expect("write a description");
+        fs::write(site.join(DESCRIPTION), description).expect("write a description");
         let saved = site.join("saved");
         // The same file under another name, where that is possible; it is only read.
         fs::hard_link(&state, &saved).or_else(|_| fs::copy(&state, &saved).map(drop)).expect("place a state");
-        let (description, saved) = (site.inside("guest.toml"), site.inside("saved"));
+        let (description, saved) = (site.inside(DESCRIPTION), site.inside("saved"));
         let words =
             [description.to_str().expect("a plain path"), "--restore", saved.to_str().expect("a plain path")];
         hosts.migrated(End::SiteA, &[&["run"], &words[..]].concat()).run();

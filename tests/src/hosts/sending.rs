@@ -51,6 +51,13 @@ impl Hosts {
         let words = [&["--socket", "/run/migrated/api.sock", "--json", "send"], words].concat();
         Sending(self.site(at).start(&self.programs[0], words, log))
     }
+
+    /// Ask for a move at a host that goes on by itself; its number.
+    #[track_caller]
+    pub fn send_detached(&self, at: End, words: &[&str]) -> String {
+        let answer = self.ask(at, &[&["send", "--detach"], words].concat());
+        answer["migration"].as_str().expect("a move has a number").to_owned()
+    }
 }
 
 impl Sending {

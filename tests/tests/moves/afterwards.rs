@@ -69,9 +69,7 @@ fn a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there() {
     assert!(held(&hosts, &resident, End::SiteB).iter().any(|what| what.starts_with("lock: ")));
 
     // Nothing starts it by accident, and nothing serves its disk (M1, D11).
-    let site = hosts.site(End::SiteA);
-    let description = site.inside("guest.toml").display().to_string();
-    let refused = hosts.migrated(End::SiteA, &["run", &description]).refused();
+    let refused = hosts.migrated(End::SiteA, &["run", &hosts.description(End::SiteA)]).refused();
     assert!(refused.contains("moved to") && refused.contains("site-b"), "{refused}");
     let refused = refused_disk(&hosts, &resident, End::SiteA);
     assert!(refused.contains("moved") || refused.contains("fenced"), "{refused}");

@@ -48,8 +48,7 @@ fn a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not() {
     let before = hosts.traces(End::SiteB);
 
     // In whatever phase it is when it has just begun.
-    let id = hosts.ask(End::SiteA, &["send", "-d", "--wan", "web", "site-b"])["migration"].clone();
-    let id = id.as_str().expect("a move has a number");
+    let id = &*hosts.send_detached(End::SiteA, &MAIN_JOB);
     hosts.migrated(End::SiteA, &["cancel", id]).run();
     let watched = hosts.migrated(End::SiteA, &["status", id, "--watch"]).output();
     assert_eq!(watched.status.code(), Some(1), "{watched:?}");

@@ -1,10 +1,8 @@
 //! Wall clocks of both hosts are set by days, forward and back, while a guest moves: nothing of the move cares (M9).
 //! Leases, deadlines, heartbeats and what a report measures run by monotonic clocks.
 
-use std::fs;
 use std::time::Instant;
 
-use migrated::journal::decode;
 use migrated::phase::Phase;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
@@ -13,13 +11,13 @@ use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wan::{End, WanProfile};
 
+use crate::in_doubt::journal;
 use crate::restarts::{restart, wait_until};
 use crate::{memory_at_once, over};
 
 /// How far, in hours, the wall clock went at most between two records of a host's journal, forward or back.
 fn went_h(hosts: &Hosts, end: End) -> u64 {
-    let bytes = fs::read(hosts.site(end).join("state/journal")).expect("a journal");
-    let (records, _) = decode(&bytes).expect("a journal is whole");
+    let records = journal(hosts, end);
     let went_ms = records.windows(2).map(|pair| pair[0].unix_ms.abs_diff(pair[1].unix_ms));
     went_ms.max().unwrap_or(0) / 3_600_000
 }
@@ -31,9 +29,7 @@ fn wall_clocks_that_are_set_forward_and_back_are_nothing_to_a_move() {
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let begun = Instant::now();
-    let words = ["send", "--wan", "--detach", "--bandwidth", "1500kB", "web", "site-b"];
-    let answer = hosts.ask(End::SiteA, &words);
-    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let id = hosts.send_detached(End::SiteA, &["--wan", "--bandwidth", "1500kB", "web", "site-b"]);
     wait_until(&hosts, &id, "the copy", |status| status.phase >= Phase::Bulk);
     hosts.step_clock(End::SiteA, 30);
     hosts.step_clock(End::SiteB, -50);

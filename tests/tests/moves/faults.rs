@@ -26,9 +26,7 @@ fn kill_blockd(hosts: &Hosts, end: End) {
 }
 
 fn begin(hosts: &Hosts) -> String {
-    let words = ["send", "--wan", "--detach", "--bandwidth", "1MB", "web", "site-b"];
-    let answer = hosts.ask(End::SiteA, &words);
-    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let id = hosts.send_detached(End::SiteA, &["--wan", "--bandwidth", "1MB", "web", "site-b"]);
     wait_until(hosts, &id, "memory", |status| status.phase == Phase::PreCopy && status.ram.raw_bytes > 0);
     id
 }
@@ -85,8 +83,7 @@ fn a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_dis
     });
     let told = hosts.migrated(End::SiteA, &["recover", "web"]).run();
     assert!(told.contains("the guest is here"), "{told}");
-    let description = hosts.site(End::SiteA).inside("guest.toml").display().to_string();
-    hosts.migrated(End::SiteA, &["run", &description]).run();
+    hosts.migrated(End::SiteA, &["run", &hosts.description(End::SiteA)]).run();
     resident.service.wait_until_it_answers();
     assert_eq!(hosts.state(End::SiteA, "web"), "running");
 }

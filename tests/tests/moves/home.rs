@@ -86,9 +86,7 @@ fn hosts_that_lost_power_lead_to_a_guest_that_has_moved_as_they_did_before() {
     wait_until(PATIENCE, "the guest to be known as off", || hosts.state(End::SiteB, "web") == "stopped");
     let made_again = tunnel(&hosts, End::SiteB);
     assert!(made_again.contains("10.2.0.100"), "{made_again}");
-    let [a, b] = BOTH.map(|end| hosts.site(end));
-    std::fs::copy(a.join("guest.toml"), b.join("guest.toml")).expect("a description");
-    hosts.migrated(End::SiteB, &["run", &b.inside("guest.toml").display().to_string()]).run();
+    hosts.migrated(End::SiteB, &["run", &hosts.description(End::SiteB)]).run();
     resident.service.wait_until_it_answers();
 
     hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();

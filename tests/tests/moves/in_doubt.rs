@@ -9,7 +9,7 @@
 use std::fs;
 use std::time::Duration;
 
-use migrated::journal::{Step, decode};
+use migrated::journal::{Record, Step, decode};
 use migrated::phase::{Outcome, Phase};
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
@@ -23,19 +23,22 @@ use crate::over;
 use crate::paused::long_link;
 use crate::restarts::{restart, shown, wait_until};
 
-/// Where a host's journal is looked at: the last promise in it.
-pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
+/// A host's journal; nothing, where there is none yet.
+pub fn journal(hosts: &Hosts, end: End) -> Vec<Record> {
     let bytes = fs::read(hosts.site(end).seen("state/journal")).unwrap_or_default();
-    let (records, _) = decode(&bytes).expect("a journal is whole");
-    records.last().map(|record| record.step)
+    decode(&bytes).expect("a journal is whole").0
+}
+
+/// The last promise in it.
+pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
+    journal(hosts, end).last().map(|record| record.step)
 }
 
 /// A guest that was taken by site B, which site A does not know.
 fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
     let hosts = Hosts::new(over(long_link()))?;
     let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
-    let answer = hosts.ask(End::SiteA, &["send", "--wan", "--detach", "web", "site-b"]);
-    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let id = hosts.send_detached(End::SiteA, &["--wan", "web", "site-b"]);
     let releasing = || (promised(&hosts, End::SiteA) == Some(Step::Releasing)).then_some(());
     found_within(4 * PATIENCE, releasing).expect("a handover");
     hosts.world.wan.cut_half(End::SiteB, Way::Out);

@@ -77,8 +77,7 @@ fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_n
     });
     wait_until(PATIENCE, "the guest to be off there", || hosts.states("web") == ["moved", "stopped"]);
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.processes(end, "qemu-system-x86_64").len()), [0, 0]);
-    let description = site.inside("guest.toml").display().to_string();
-    std::fs::copy(hosts.site(End::SiteA).join("guest.toml"), site.join("guest.toml")).expect("a description");
+    let description = hosts.description(End::SiteB);
     let refused = hosts.migrated(End::SiteA, &["run", &description]).refused();
     assert!(refused.contains("site-b"), "{refused}");
     resident.judge_disks(&hosts, End::SiteB, prober);
@@ -100,9 +99,7 @@ fn a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_over(
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 
-    let (a, b) = (hosts.site(End::SiteA), hosts.site(End::SiteB));
-    std::fs::copy(a.join("guest.toml"), b.join("guest.toml")).expect("a description");
-    let description = b.inside("guest.toml").display().to_string();
+    let description = hosts.description(End::SiteB);
     let before = hosts.traces(End::SiteA);
     for paused in [false, true] {
         hosts.migrated(End::SiteB, &["run", &description]).run();

@@ -192,9 +192,7 @@ fn check_promises(hosts: &Hosts, home: End) {
 
 /// The guest has lost its memory: it is started from its disk, where it is.
 fn start_again(hosts: &Hosts, resident: &Resident, home: End, is_reached: bool) {
-    let text = std::fs::read(hosts.site(End::SiteA).join("guest.toml")).expect("its description");
-    std::fs::write(hosts.site(home).join("again.toml"), text).expect("its description");
-    let description = hosts.site(home).inside("again.toml").display().to_string();
+    let description = hosts.description(home);
     // The other host may have to say first that it has not taken it back.
     wait_until(PATIENCE, "the guest to start again", || {
         hosts.migrated(home, &["run", &description]).output().status.success()
@@ -211,8 +209,7 @@ fn survive(seed: u64) -> Result<(), Missing> {
     let mut hosts = Hosts::with(over(profile), &memory_at_once())?;
     let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
     let prober = resident.watch(&hosts);
-    let answer = hosts.ask(End::SiteA, &["send", "--wan", "--detach", "--bandwidth", "5MB", "web", "site-b"]);
-    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let id = hosts.send_detached(End::SiteA, &["--wan", "--bandwidth", "5MB", "web", "site-b"]);
     hosts.wait_for_event(End::SiteA, fault.moment);
     rest(fault.after);
     fault.strike(&mut hosts);

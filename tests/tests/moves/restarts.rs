@@ -40,9 +40,7 @@ fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
     let guest = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = guest.watch(&hosts);
-    let words = ["send", "--wan", "--detach", "--bandwidth", "1500kB", "web", "site-b"];
-    let answer = hosts.ask(End::SiteA, &words);
-    let id = answer["migration"].as_str().expect("a move has a number").to_owned();
+    let id = hosts.send_detached(End::SiteA, &["--wan", "--bandwidth", "1500kB", "web", "site-b"]);
     let half = |status: &Status| {
         let total: u64 = status.disks.iter().map(|disk| disk.total_bytes).sum();
         let left: u64 = status.disks.iter().map(|disk| disk.left_bytes).sum();

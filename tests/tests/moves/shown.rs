@@ -43,9 +43,8 @@ fn when(report: &Report, what: &str) -> usize {
 fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
     let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
-    let words = [&["send", "-d"], &MAIN_JOB[..], &["--bandwidth", "2MB"]].concat();
-    let answer = hosts.ask(End::SiteA, &words);
-    let id = answer["migration"].as_str().expect("a move has a number");
+    let words = [&MAIN_JOB[..], &["--bandwidth", "2MB"]].concat();
+    let id = &*hosts.send_detached(End::SiteA, &words);
     // The prompt is back, and the move goes on.
     let running = wait_for(PATIENCE, "the disk to go", || {
         let now = status(&hosts, End::SiteA, id);
