@@ -175,7 +175,14 @@ impl Server {
 
     /// Takes in how a store call ended.
     pub fn handle_store(&mut self, op: OpId, outcome: StoreOutcome, now: Duration) {
+        let had_lost_writes = self.volume.has_lost_writes();
         self.volume.handle_store(op, outcome, now);
+        if self.volume.has_lost_writes() && !had_lost_writes {
+            error!(
+                "disk: a flush failed: what was written since the last one may not be on the disk, and nothing is \
+                 called durable any more; see to the disk, then end the guest, and with it this daemon, and start it"
+            );
+        }
         self.collect(now);
     }
 

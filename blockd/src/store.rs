@@ -66,6 +66,9 @@ pub trait BlockStore: Send + Sync {
     /// Asks that the range be brought near; best effort.
     fn prefetch(&self, extent: Extent);
 
+    /// From now on reads what is on the disk, not what is remembered of it: after a flush that failed the two may differ.
+    fn forget_cached(&self) {}
+
     /// The descriptor that a ring may use for plain reads and writes at the same offsets.
     fn ring_fd(&self) -> Option<RawFd>;
 }

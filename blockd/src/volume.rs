@@ -78,12 +78,28 @@ pub struct Volume {
     gate: WriteGate,
     recorder: Option<Recorder>,
     counts: RequestCounts,
+    is_cached: bool,
+    has_lost_writes: bool,
 }
 
 impl Volume {
-    /// A volume that serves at once.
+    /// A volume that serves at once, on a store without a page cache.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The store's writes go through the page cache, or do not.
+    ///
+    /// If they do, a failed flush is final. The kernel counts pages that it could not write as written, and reports that
+    /// once: the flush after it would succeed, for writes that are nowhere (Rebello et al., "Can Applications Recover from
+    /// fsync Failures?", ATC'20). So nothing is called durable any more until the disk is opened anew.
+    pub fn set_cached(&mut self, is_cached: bool) {
+        self.is_cached = is_cached;
+    }
+
+    /// A flush failed, and nothing is called durable any more.
+    pub fn has_lost_writes(&self) -> bool {
+        self.has_lost_writes
     }
 
     /// Takes a request in.
@@ -122,6 +138,7 @@ impl Volume {
 
     /// Takes in how a store call ended.
     pub fn handle_store(&mut self, id: OpId, outcome: StoreOutcome, now: Duration) {
+        let outcome = self.distrust(id, outcome);
         let op = self.op_mut(id);
         if op.stage == Stage::Flushing {
             op.result = outcome.map(drop);
@@ -141,6 +158,21 @@ impl Volume {
             return;
         }
         self.complete(id, now);
+    }
+
+    /// What is left of an outcome after a flush that failed.
+    fn distrust(&mut self, id: OpId, outcome: StoreOutcome) -> StoreOutcome {
+        let op = self.op_mut(id);
+        let flushed = op.stage == Stage::Flushing || op.request.command == Command::Flush;
+        let durable = flushed || op.request.command == (Command::Write { fua: true });
+        match outcome {
+            // A write for which there is no room has not come as far as the page cache.
+            Err(libc::ENOSPC | libc::EDQUOT) if !flushed => {}
+            Err(_) if durable => self.has_lost_writes |= self.is_cached,
+            Ok(_) if durable && self.has_lost_writes => return Err(libc::EIO),
+            _ => {}
+        }
+        outcome
     }
 
     /// The next reply that may go out, if any.
@@ -338,3 +370,6 @@ impl Volume {
         self.ops[id.0].as_mut().expect("an op exists until its reply is polled")
     }
 }
+
+#[cfg(test)]
+mod tests;

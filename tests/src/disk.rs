@@ -82,6 +82,12 @@ impl FaultyDisk {
         &self.files.directory
     }
 
+    /// What is read from `file` from now on comes from the disk, and not from memory.
+    pub fn drop_cache(&self, file: &Path) {
+        let file = format!("if={}", file.display());
+        Tool::new("dd").args([&file, "iflag=nocache", "count=0", "status=none"]).run();
+    }
+
     /// From now on every write that reaches the disk fails with EIO, or no longer.
     pub fn fail_writes(&self, fail: bool) {
         if fail {

@@ -38,6 +38,12 @@ pub fn status(status: &Status) -> String {
             requests.flushes_total, requests.trims_total, requests.zeroes_total, requests.errors_total
         ),
     );
+    if requests.has_lost_writes {
+        row(
+            "durable",
+            "nothing any more: a flush failed; see to the disk, and start the daemon again".into(),
+        );
+    }
     row("recording", if replication.recording { "on".into() } else { "off".into() });
     replica_rows(status, &mut row);
     if let Some(receiving) = receiving {

@@ -148,6 +148,9 @@ pub struct Requests {
     pub zeroes_total: u64,
     /// Requests that ended in an error.
     pub errors_total: u64,
+    /// A flush failed: what was written since the last one may be lost, and nothing is called durable until the daemon is
+    /// started again.
+    pub has_lost_writes: bool,
 }
 
 /// How the guest is slowed.

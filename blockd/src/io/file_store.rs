@@ -263,6 +263,11 @@ impl BlockStore for FileStore {
         let _ = posix_fadvise(&self.file, extent.offset as i64, extent.len as i64, advice);
     }
 
+    fn forget_cached(&self) {
+        // Pages that could not be written count as clean, and go like the rest.
+        let _ = posix_fadvise(&self.file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+
     fn ring_fd(&self) -> Option<RawFd> {
         Some(self.file.as_raw_fd())
     }

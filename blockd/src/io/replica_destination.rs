@@ -168,7 +168,8 @@ impl Receiver {
                 self.count(&self.applied.applied_bytes_total, extent.len);
                 self.store.zero(*extent, *allocate)?;
             }
-            Op::Flush => self.store.flush()?,
+            // What was not acknowledged is sent, or compared, again: with what is on the disk.
+            Op::Flush => self.store.flush().inspect_err(|_| self.store.forget_cached())?,
             Op::RecordEpoch(epoch) => lock(&self.sidecar).update(|header| header.replica_epoch = *epoch)?,
             Op::RecordSeal(generation) => lock(&self.sidecar).update(|header| header.sealed = *generation)?,
             Op::Compare(extent, digest) => {

@@ -136,7 +136,7 @@ impl Shared {
             if clock::now() - started > DIAL_PAUSE_MAX {
                 pause = DIAL_PAUSE_MIN;
             }
-            thread::park_timeout(pause);
+            self.rest(pause);
             pause = (pause * 2).min(DIAL_PAUSE_MAX);
         }
     }
@@ -280,6 +280,14 @@ impl Shared {
         if *last != reason {
             warn!(replica = %self.target.display(), "{reason}");
             *last = reason;
+        }
+    }
+
+    /// Waits, however often it is woken: the end of a session's threads does that too.
+    fn rest(&self, pause: Duration) {
+        let until = clock::now() + pause;
+        while !self.stopped() && clock::now() < until {
+            thread::park_timeout(until.saturating_sub(clock::now()));
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use thiserror::Error;
 
 use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict};
@@ -87,6 +87,8 @@ impl JournalFile {
         let failed = |verb| move |source| JournalError::Io { verb, path: path.to_owned(), source };
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed("open"))?;
+        // Only what the disk holds counts: a record whose sync failed is remembered as if it had been written.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read"))?;
         let (records, whole) =

@@ -48,3 +48,27 @@ fn a_failing_disk_reaches_the_client_as_an_io_error_and_heals() {
         disk.assert_alive();
     }
 }
+
+/// A page cache that could not be written counts as written afterwards: its daemon calls nothing durable any more.
+#[test]
+fn after_a_flush_that_failed_nothing_cached_is_called_durable_until_the_daemon_is_started_again() {
+    let lab = require!(Lab::with(&["nbdsh", "nbdkit", "nbdfuse"]));
+    require!(requires::root());
+    for plane in PLANES {
+        let scratch = Scratch::new();
+        let faulty = FaultyDisk::new(&scratch, 128 * MIB, 0);
+        let image = sparse_on(faulty.path(), 16 * MIB);
+        let serve = || lab.serve(plane, &image).plane(plane).flags(["--cache", "buffered"]).start();
+        let mut disk = serve();
+        nbdsh(&disk, include_str!("healthy_disk.py"));
+        faulty.fail_writes(true);
+        nbdsh(&disk, include_str!("lost_flush.py"));
+        faulty.fail_writes(false);
+        nbdsh(&disk, include_str!("lost_flush.py"));
+        assert_eq!(disk.status()["requests"]["has_lost_writes"], true);
+        assert_eq!(disk.log().matches("a flush failed").count(), 1, "{}", disk.log());
+        disk.assert_alive();
+        drop(disk);
+        nbdsh(&serve(), include_str!("healthy_disk.py"));
+    }
+}

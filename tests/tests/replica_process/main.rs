@@ -7,6 +7,7 @@
 //! ```
 
 mod deaths;
+mod faults;
 mod handover;
 mod identity;
 mod writes;
@@ -42,8 +43,13 @@ impl Pair {
 
     /// The same, with further flags for the source.
     fn start_with(lab: &Lab, image: PathBuf, flags: &[&str]) -> Self {
+        Self::start_at(lab, image, &lab.scratch.join("copy"), flags)
+    }
+
+    /// The same, with the copy somewhere else.
+    fn start_at(lab: &Lab, image: PathBuf, copy: &Path, flags: &[&str]) -> Self {
         let size_bytes = image.metadata().expect("look at an image").len();
-        let (copy, listens) = (lab.scratch.join("copy"), lab.scratch.join("destination.replica"));
+        let (copy, listens) = (copy.to_owned(), lab.scratch.join("destination.replica"));
         let destination = destination(lab, "destination", &copy, size_bytes).start();
         let source = lab.serve("source", &image).flags(DISK_ID).flags(flags).start();
         let relay = Relay::start(&lab.scratch.join("relay"), &listens);

@@ -67,13 +67,13 @@ impl Daemon {
     }
 
     fn status(&self) -> Result<Value, Failure> {
-        let ((counts, in_flight), limits, delayed_writes_total, connections) = self
+        let ((counts, in_flight, has_lost_writes), limits, delayed_writes_total, connections) = self
             .mailbox
             .ask(|server, now| {
                 let connections = server.connections();
                 let volume = server.volume_mut();
                 let gate = volume.gate();
-                let counts = (volume.counts(), volume.in_flight());
+                let counts = (volume.counts(), volume.in_flight(), volume.has_lost_writes());
                 (counts, gate.limits(now), gate.delayed_writes_total(), connections)
             })
             .map_err(stopped)?;
@@ -95,6 +95,7 @@ impl Daemon {
             trims_total: counts.trims_total,
             zeroes_total: counts.zeroes_total,
             errors_total: counts.errors_total,
+            has_lost_writes,
         };
         let verdict = self.throttling.verdict();
         let throttle = control::Throttle {
