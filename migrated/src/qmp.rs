@@ -53,6 +53,9 @@ pub struct Refused {
     pub text: String,
 }
 
+/// QEMU's word for the state of a guest that it has paused because a disk failed it (`werror=stop`).
+pub const IO_ERROR: &str = "io-error";
+
 /// Something that happened in QEMU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {

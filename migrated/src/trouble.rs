@@ -94,6 +94,15 @@ impl Trouble {
     }
 }
 
+/// Why a guest stands still that QEMU has paused because a disk of its own failed it, and what to do: it does so wherever it
+/// is, and cannot move meanwhile. A flush that failed cannot be repeated (blockd's `has_lost_writes`).
+pub fn of_the_guest(guest: &str, what: &str) -> String {
+    format!(
+        "{what}: see to the disk, then `migrated resume {guest}`; if it stands still again, `migrated stop {guest} --now` \
+         and `migrated run {guest}`"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

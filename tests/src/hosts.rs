@@ -130,6 +130,16 @@ impl Hosts {
         wait_for(MOVE_LIMIT, what, || self.log(end).contains(what).then_some(()));
     }
 
+    /// Do something for which the link breaks, for a host, which may be over before it is shown.
+    #[track_caller]
+    pub fn wait_for_broken_link(&self, end: End, action: impl FnOnce()) {
+        let logged = ["connection lost", "nothing heard for three seconds"];
+        let count = || logged.iter().map(|what| self.log(end).matches(what).count()).sum::<usize>();
+        let before = count();
+        action();
+        wait_for(PATIENCE, "the link to be lost", || (count() > before).then_some(()));
+    }
+
     /// The command line at a host, to be run.
     pub fn migrated(&self, end: End, words: &[&str]) -> Tool {
         self.site(end).tool(&self.programs[0]).args(["--socket", "/run/migrated/api.sock"]).args(words)

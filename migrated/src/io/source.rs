@@ -39,6 +39,7 @@ use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
 use crate::quantity::ms;
 use crate::report::Abort;
+use crate::trouble::of_the_guest;
 
 use self::account::Account;
 use self::context::{Context, Heard};
@@ -337,7 +338,17 @@ impl Run {
                 let reason = "QEMU let the guest go on by itself: its migration failed late";
                 self.hand_in(Event::Broken(reason.to_owned()));
             }
-            "BLOCK_IO_ERROR" => self.context.warn(format!("a disk of the guest failed: {}", event.fields)),
+            "BLOCK_IO_ERROR" => {
+                let (disk, operation, reason) =
+                    (event.word("node-name"), event.word("operation"), event.word("reason"));
+                let what = format!("QEMU has paused the guest, a {operation} on its {disk} failed: {reason}");
+                let why = of_the_guest(&self.context.guest.name, &what);
+                if phase < Phase::Commitment || phase == Phase::Recovering {
+                    self.hand_in(Event::Broken(why));
+                } else {
+                    self.context.warn(why);
+                }
+            }
             // Later it is we who end what the guest has left here.
             "SHUTDOWN" if phase < Phase::Commitment => {
                 self.has_shut_down = true;

@@ -66,6 +66,12 @@ impl Sending {
         parse(&self.0.log())
     }
 
+    /// What it has shown last.
+    #[track_caller]
+    pub fn last(&self) -> Status {
+        self.seen().pop().expect("it has shown something")
+    }
+
     /// Wait until the migration is in a phase that lasts.
     #[track_caller]
     pub fn wait_for(&self, phase: Phase) -> Status {

@@ -80,7 +80,8 @@ impl Volume {
     pub fn drop_cache(&self, site: &Site) {
         let folder = self.folder.display();
         let drop = "dd if={} iflag=nocache count=0 status=none";
-        site.shell(&format!("sync -f {folder}; find {folder} -type f -exec {drop} ';'"));
+        // What failed before is told to the first who asks.
+        site.shell(&format!("sync -f {folder} || sync -f {folder}; find {folder} -type f -exec {drop} ';'"));
     }
 
     /// Somebody else takes all the room that there is.

@@ -42,8 +42,8 @@ fn lose(
     restore: impl FnOnce(),
 ) {
     println!("{how}");
-    cut();
-    let lost = sending.wait_until("the link to be lost", |status| !status.link.up);
+    hosts.wait_for_broken_link(End::SiteA, cut);
+    let lost = sending.last();
     prober.wait_for_answers(20);
     assert_eq!(hosts.states("stayer"), ["migrating", "incoming"], "{how}");
     restore();

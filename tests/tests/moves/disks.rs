@@ -167,3 +167,40 @@ fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }
+
+/// S1-21, D9: a disk of the guest's own fails it, and QEMU pauses it. A flush that failed is never called done afterwards, so
+/// the guest has to begin anew, with all that it was told is on its disk.
+#[test]
+fn a_guest_whose_own_disk_fails_while_it_moves_stays_where_it_is_and_lies_to_nobody_about_its_writes() {
+    require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
+    let hosts = require!(Hosts::new(Plan::default()));
+    let site = hosts.site(End::SiteA);
+    let images = Volume::faulty(site, "images", IMAGES_MIB, Duration::ZERO);
+    let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
+    let prober = resident.watch(&hosts);
+    let before = hosts.traces(End::SiteB);
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWER].concat());
+    sending.wait_until("some of the disk", has_begun_to_copy);
+    images.fail_writes(site, true);
+    let report = sending.end().stayed(Outcome::RolledBack);
+    let why = report.reasons.join("\n");
+    for words in ["QEMU has paused the guest", "on its disk-vda failed", "`migrated resume stayer`"] {
+        assert!(why.contains(words), "no {words:?} in {why}");
+    }
+    assert_eq!(hosts.states("stayer"), ["io-error", ""]);
+    hosts.wait_until_clean(End::SiteB, &before, true);
+    let listed = hosts.migrated(End::SiteA, &["list"]).run();
+    assert!(listed.contains("a disk of its own failed: see to the disk"), "{listed}");
+
+    images.fail_writes(site, false);
+    hosts.migrated(End::SiteA, &["resume", "stayer"]).run();
+    wait_until(PATIENCE, "the guest to stand still again", || hosts.states("stayer") == ["io-error", ""]);
+    hosts.migrated(End::SiteA, &["stop", "stayer", "--now"]).run();
+    images.drop_cache(site);
+    resident.judge_disks(&hosts, End::SiteA, prober);
+    hosts.migrated(End::SiteA, &["run", &hosts.description(End::SiteA)]).run();
+    resident.service.wait_until_it_answers();
+    hosts.send(End::SiteA, &STAYER).end().moved();
+    assert_eq!(hosts.states("stayer"), ["moved", "running"]);
+    resident.service.wait_until_it_answers();
+}

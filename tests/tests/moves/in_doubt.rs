@@ -14,6 +14,7 @@ use migrated::phase::{Outcome, Phase};
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wait::{PATIENCE, found_within, wait_for};
 use tests::wan::{End, Way};
@@ -36,7 +37,8 @@ pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
 
 /// A guest that was taken by site B, which site A does not know.
 fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
-    let hosts = Hosts::new(over(long_link()))?;
+    let settings = Settings { own_clocks: true, ..Settings::default() };
+    let hosts = Hosts::with(over(long_link()), &settings)?;
     let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
     let id = hosts.send_detached(End::SiteA, &["--wan", "web", "site-b"]);
     let releasing = || (promised(&hosts, End::SiteA) == Some(Step::Releasing)).then_some(());
@@ -49,12 +51,15 @@ fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
     Ok((hosts, resident, id))
 }
 
-/// M2, M4, S2-33: both daemons end in doubt and begin again; nothing is guessed, and the guest is where it was taken.
+/// M2, M4, M9, S2-33: both daemons end in doubt and begin again, their clocks are set forward and back; nothing is guessed,
+/// and the guest is where it was taken.
 #[test]
 fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() {
     let (mut hosts, resident, id) = require!(in_doubt());
-    for end in [End::SiteA, End::SiteB] {
+    for (end, hours) in [(End::SiteA, 400), (End::SiteB, -400)] {
+        hosts.step_clock(end, hours);
         restart(&mut hosts, end);
+        hosts.step_clock(end, -hours);
     }
     wait_until(&hosts, &id, "doubt again", |status| status.phase == Phase::InDoubt);
     assert_eq!(hosts.states("web"), ["migrating", "running"]);

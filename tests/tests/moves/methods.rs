@@ -7,6 +7,7 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::program::signal;
 use tests::require;
+use tests::wait::{PATIENCE, wait_until};
 use tests::wan::{End, WanProfile};
 use tests::world::Plan;
 
@@ -78,7 +79,7 @@ fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
     let prober = resident.watch(&hosts);
     let program = hosts.program().display().to_string();
     let transport = format!("exec:{program} link-stdio --to {}:7700", End::SiteB.address());
-    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--transport", &transport]].concat());
+    let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY, &["--transport", &transport]].concat());
     let carriers = || {
         let all = hosts.processes(End::SiteA, "migrated");
         let is_carrier = |pid: &u32| {
@@ -90,13 +91,18 @@ fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
     sending.wait_until("memory", |status| status.phase == Phase::PreCopy && status.ram.raw_bytes > 0);
     let first = carriers();
     assert_eq!(first.len(), 2, "one for control, one for the rest");
-    first.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
-    let lost =
-        sending.wait_until("the link to be lost", |status| !status.link.up || status.phase > Phase::PreCopy);
-    assert_eq!(lost.phase, Phase::PreCopy);
-    sending.wait_until("the link to be back", |status| {
-        status.link.up && status.link.sent_bytes > lost.link.sent_bytes
+    hosts.wait_for_broken_link(End::SiteA, || first.iter().for_each(|pid| signal(*pid, Signal::SIGKILL)));
+    hosts.wait_for_event(End::SiteA, "was killed by signal 9, and said nothing");
+    // It may take less time than there is between two looks at the status: it is the others that stay.
+    wait_until(PATIENCE, "other programs to carry the link", || {
+        let now = carriers();
+        now.len() == 2 && !now.iter().any(|pid| first.contains(pid))
     });
+    let before = sending.last().link.sent_bytes;
+    let back =
+        sending.wait_until("the link to be back", |status| status.link.up && status.link.sent_bytes > before);
+    assert_eq!(back.phase, Phase::PreCopy, "it goes on where it was");
+    hosts.migrated(End::SiteA, &["set", "web", "bandwidth=none"]).run();
     let report = sending.end().moved();
     insist_on_one_attempt(&report);
     assert!(report.link.congestion_control.starts_with("by "), "{:?}", report.link);

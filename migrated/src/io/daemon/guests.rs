@@ -12,6 +12,8 @@ use crate::io::machine::{DiskRoles, Machine, MachineError, Start};
 use crate::io::registry::{Claim, Known, Task};
 use crate::io::site::Site;
 use crate::journal::{Record, Step};
+use crate::qmp::IO_ERROR;
+use crate::trouble::of_the_guest;
 
 /// How long a guest may take to switch itself off.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -125,6 +127,7 @@ async fn state(known: &Known<Machine>) -> GuestState {
     let remark = match (&known.task, &record.moved_to) {
         (Some(task), _) => task.words(),
         (None, Some(host)) => format!("moved to {host}, generation {}", record.generation),
+        (None, None) if state == IO_ERROR => of_the_guest(&record.guest.name, "a disk of its own failed"),
         (None, None) => String::new(),
     };
     GuestState {

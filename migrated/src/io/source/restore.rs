@@ -14,17 +14,15 @@ use super::context::{Context, Heard};
 use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
-use crate::qmp::MigrateInfo;
+use crate::qmp::{IO_ERROR, MigrateInfo};
 use crate::report::Undone;
+use crate::trouble::of_the_guest;
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// How long QEMU may take to give its migration up.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
-
-/// What QEMU says of a guest that it has paused because a disk failed.
-const IO_ERROR: &str = "io-error";
 
 /// How often QEMU is asked whether it has.
 const ASKED_EVERY: Duration = Duration::from_millis(10);
@@ -117,13 +115,16 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
     }
     let qmp = context.machine.qmp();
     give_memory_up(context).await?;
-    if context.known().ran && qmp.state().await? != "running" {
+    if context.known().ran && !matches!(qmp.state().await?.as_str(), "running" | IO_ERROR) {
         qmp.cont().await?;
     }
     let state = qmp.state().await?;
     if state == IO_ERROR {
         // No attempt of ours mends its disk: it is at the source, and that is all that a rollback owes it.
-        context.warn("the guest stands still at the source, for a disk of its own fails; see its log, then `migrated resume`");
+        context.warn(of_the_guest(
+            &context.guest.name,
+            "the guest stands still at the source, a disk of its own fails",
+        ));
         return Ok(());
     }
     if context.known().ran && state != "running" {
