@@ -23,8 +23,9 @@ impl Capture {
         let file = site.join(&name);
         let inside = site.inside(&name).to_string_lossy().into_owned();
         // -Z: not as another user, who could not write here. Immediately: or the last packets are lost at the end.
-        let words =
-            ["--immediate-mode", "-i", device, "-w", &inside, "-Z", "root", "-U", "-n", "-s", "0", filter];
+        // -B: 64 MiB, for as long as others have the processors.
+        let how = ["--immediate-mode", "-B", "65536", "-Z", "root", "-U", "-n", "-s", "0"];
+        let words = [&how[..], &["-i", device, "-w", &inside, filter]].concat();
         let tcpdump = site.start("tcpdump", words, format!("{device}.tcpdump.log"));
         wait_until(PATIENCE, "tcpdump to listen", || tcpdump.log().contains("listening on"));
         Self { tcpdump, file }

@@ -2,6 +2,7 @@
 //! from QEMU to QEMU, the disk from daemon to daemon.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use blockd::control::{Command, Verify};
 use blockd::replica::encoding::Compression;
@@ -14,6 +15,7 @@ use tests::wait::PATIENCE;
 use super::ground::{Ground, Held};
 
 const SEAL_TIMEOUT_MS: u64 = 30_000;
+const LOOKED_EVERY: Duration = Duration::from_millis(10);
 
 /// A destination whose disk is a copy of `source`'s.
 async fn destination(there: &Ground, source: &Held) -> Held {
@@ -80,6 +82,9 @@ async fn a_guest_moves_with_its_disk_and_its_memory() {
     let progress = source.machine.qmp().query_migrate().await.unwrap();
     assert!(progress.ram.total > 128 << 20 && progress.ram.transferred > 0, "{progress:?}");
     assert!(progress.ram.dirty_sync_count >= 2, "{progress:?}");
+    // The source is through first.
+    let arriving = destination.machine.qmp().migration_until(LOOKED_EVERY, |found| found.status == "completed");
+    tokio::time::timeout(PATIENCE, arriving).await.expect("it arrives").unwrap();
     assert_eq!(destination.machine.state().await.unwrap(), "paused");
 
     let fence = Command::Fence { generation: 1, moved_to: "there".into() };

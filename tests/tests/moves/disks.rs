@@ -191,6 +191,8 @@ fn a_guest_whose_own_disk_fails_while_it_moves_stays_where_it_is_and_lies_to_nob
     hosts.wait_until_clean(End::SiteB, &before, true);
     let listed = hosts.migrated(End::SiteA, &["list"]).run();
     assert!(listed.contains("a disk of its own failed: see to the disk"), "{listed}");
+    let refused = hosts.send(End::SiteA, &STAYER).end().stayed(Outcome::Refused).reasons.join("\n");
+    assert!(refused.contains("the guest stands still") && refused.contains("see to the disk"), "{refused}");
 
     images.fail_writes(site, false);
     hosts.migrated(End::SiteA, &["resume", "stayer"]).run();
