@@ -18,8 +18,10 @@ use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
 use crate::qemu::device_names;
+use crate::qmp::IO_ERROR;
 use crate::quantity;
 use crate::transport::Transport;
+use crate::trouble::of_the_guest;
 
 /// Between two attempts to make a link that was lost, or to reach a destination that may have the guest.
 pub const REDIAL: [Duration; 5] = [
@@ -43,6 +45,9 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     let ran = match state.as_str() {
         "running" => true,
         "paused" | "prelaunch" => false,
+        IO_ERROR => {
+            bail!(of_the_guest(&context.guest.name, "the guest stands still, a disk of its own failed"))
+        }
         _ => bail!("the guest is {state}; only one that runs, or is paused by order, can be moved"),
     };
     if context.options.wan && context.guest.nics.iter().all(|nic| nic.address.is_none()) {
@@ -53,6 +58,11 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
         let status =
             disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
         generation = generation.max(status.identity.generation);
+        if status.requests.has_lost_writes {
+            let what =
+                format!("a flush of disk {:?} failed, and QEMU would not let the guest go", described.id);
+            bail!(of_the_guest(&context.guest.name, &what));
+        }
     }
     devices(context).await?;
     // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
