@@ -83,7 +83,8 @@ async fn a_guest_moves_with_its_disk_and_its_memory() {
     assert!(progress.ram.total > 128 << 20 && progress.ram.transferred > 0, "{progress:?}");
     assert!(progress.ram.dirty_sync_count >= 2, "{progress:?}");
     // The source is through first.
-    let arriving = destination.machine.qmp().migration_until(LOOKED_EVERY, |found| found.status == "completed");
+    let arriving =
+        destination.machine.qmp().migration_until(LOOKED_EVERY, |found| found.status == "completed");
     tokio::time::timeout(PATIENCE, arriving).await.expect("it arrives").unwrap();
     assert_eq!(destination.machine.state().await.unwrap(), "paused");
 

@@ -90,7 +90,7 @@ impl Dial<'_> {
             Transport::Tcp => {
                 let tcp = connect(self.to, self.from).await?;
                 let knobs = Knobs::set_up(&tcp, self.congestion_control)?;
-                Ok((Carrier::Tcp(tcp), knobs))
+                Ok((tcp.into(), knobs))
             }
             Transport::Exec(words) => {
                 let program = Program::start(words)?;
@@ -210,7 +210,7 @@ pub async fn answer(
 ) -> Result<(Secured, Message), LinkError> {
     let unreachable = |error: std::io::Error| LinkError::Unreachable(format!("{address} hung up: {error}"));
     let knobs = Knobs::set_up(&tcp, congestion_control).map_err(unreachable)?;
-    let stream = acceptor.accept(Carrier::Tcp(tcp)).await.map_err(|error| accept_error(address, &error))?;
+    let stream = acceptor.accept(tcp.into()).await.map_err(|error| accept_error(address, &error))?;
     let key = peer_key(stream.get_ref().1);
     let peer_key = key.ok_or_else(|| LinkError::Garbage(format!("{address} shows no key")))?;
     let mut secured = Secured { stream: stream.into(), knobs, peer_key, address };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Session;
-use crate::link::wire::BODY_BYTES_MAX;
+use crate::link::wire::{BODY_BYTES_MAX, HEADER_BYTES};
 use crate::link::{Class, Label};
 
 /// The pacing of memory: what may wait to be sent, in time.
@@ -18,6 +18,8 @@ const UNSENT_BYTES_MAX: u64 = 4 << 20;
 const FRAME: Duration = Duration::from_millis(10);
 /// The smallest body by that rule, in bytes.
 const FRAME_BYTES_MIN: u64 = 4 << 10;
+/// The largest: with its header it fills four records of TLS, and leaves nothing for a fifth.
+const FRAME_BYTES_MAX: u64 = (BODY_BYTES_MAX - HEADER_BYTES) as u64;
 /// The body as long as the link's speed is not known, in bytes.
 const FRAME_BYTES_UNKNOWN: u64 = 16 << 10;
 
@@ -38,8 +40,7 @@ impl Session {
     }
 
     pub(super) fn frame_bytes(&self) -> u64 {
-        let most = BODY_BYTES_MAX as u64;
-        self.bytes_in(FRAME).unwrap_or(FRAME_BYTES_UNKNOWN).clamp(FRAME_BYTES_MIN, most)
+        self.bytes_in(FRAME).unwrap_or(FRAME_BYTES_UNKNOWN).clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX)
     }
 
     /// What the link carries in a time; none: not known yet.
