@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use tests::daemon::Daemon;
 use tests::disk::{FaultyDisk, SmallDisk};
 use tests::lab::Lab;
 use tests::require;
@@ -31,22 +32,29 @@ fn a_full_disk_reaches_the_client_as_no_space_and_a_trim_makes_room_again() {
     }
 }
 
-#[test]
-fn a_failing_disk_reaches_the_client_as_an_io_error_and_heals() {
-    let lab = require!(Lab::with(&["nbdsh", "nbdkit", "nbdfuse"]));
-    require!(requires::root());
+/// Has a daemon of each plane serve an image on a disk that can fail.
+fn on_a_faulty_disk(lab: &Lab, cache: &str, check: impl Fn(&FaultyDisk, &dyn Fn() -> Daemon)) {
     for plane in PLANES {
         let scratch = Scratch::new();
         let faulty = FaultyDisk::new(&scratch, 128 * MIB, 0);
         let image = sparse_on(faulty.path(), 16 * MIB);
-        let mut disk = lab.serve(plane, &image).plane(plane).flags(["--cache", "direct"]).start();
+        check(&faulty, &|| lab.serve(plane, &image).plane(plane).flags(["--cache", cache]).start());
+    }
+}
+
+#[test]
+fn a_failing_disk_reaches_the_client_as_an_io_error_and_heals() {
+    let lab = require!(Lab::with(&["nbdsh", "nbdkit", "nbdfuse"]));
+    require!(requires::root());
+    on_a_faulty_disk(&lab, "direct", |faulty, serve| {
+        let mut disk = serve();
         nbdsh(&disk, include_str!("healthy_disk.py"));
         faulty.fail_writes(true);
         nbdsh(&disk, include_str!("failing_disk.py"));
         faulty.fail_writes(false);
         nbdsh(&disk, include_str!("healthy_disk.py"));
         disk.assert_alive();
-    }
+    });
 }
 
 /// A page cache that could not be written counts as written afterwards: its daemon calls nothing durable any more.
@@ -54,11 +62,7 @@ fn a_failing_disk_reaches_the_client_as_an_io_error_and_heals() {
 fn after_a_flush_that_failed_nothing_cached_is_called_durable_until_the_daemon_is_started_again() {
     let lab = require!(Lab::with(&["nbdsh", "nbdkit", "nbdfuse"]));
     require!(requires::root());
-    for plane in PLANES {
-        let scratch = Scratch::new();
-        let faulty = FaultyDisk::new(&scratch, 128 * MIB, 0);
-        let image = sparse_on(faulty.path(), 16 * MIB);
-        let serve = || lab.serve(plane, &image).plane(plane).flags(["--cache", "buffered"]).start();
+    on_a_faulty_disk(&lab, "buffered", |faulty, serve| {
         let mut disk = serve();
         nbdsh(&disk, include_str!("healthy_disk.py"));
         faulty.fail_writes(true);
@@ -70,5 +74,5 @@ fn after_a_flush_that_failed_nothing_cached_is_called_durable_until_the_daemon_i
         disk.assert_alive();
         drop(disk);
         nbdsh(&serve(), include_str!("healthy_disk.py"));
-    }
+    });
 }
