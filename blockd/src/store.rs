@@ -40,6 +40,13 @@ pub struct Geometry {
     pub alignment: u32,
 }
 
+impl Geometry {
+    /// Reads and writes go through a page cache: direct I/O asks for more alignment.
+    pub fn is_buffered(&self) -> bool {
+        self.alignment == 1
+    }
+}
+
 /// The bytes of one disk.
 pub trait BlockStore: Send + Sync {
     /// Size and alignment; constant while the store is open.

@@ -162,7 +162,7 @@ fn export(serve: &Serve, store: &dyn BlockStore) -> Result<Export> {
 /// D7, D8: writes wait at a replica that is not promoted and at a disk that is sealed.
 fn volume(disk: &Disk) -> Volume {
     let mut volume = Volume::new();
-    volume.set_cached(disk.store.geometry().alignment == 1);
+    volume.set_cached(disk.store.geometry().is_buffered());
     if disk.header.role == Role::Replica || disk.header.sealed != 0 {
         volume.hold();
     }

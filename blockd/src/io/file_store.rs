@@ -190,7 +190,7 @@ impl FileStore {
 
     /// The kernel takes direct I/O only from aligned memory; other memory goes by a copy.
     fn needs_copy(&self, buf: &[u8]) -> bool {
-        self.geometry.alignment > 1 && !(buf.as_ptr() as usize).is_multiple_of(PAGE_BYTES)
+        !self.geometry.is_buffered() && !(buf.as_ptr() as usize).is_multiple_of(PAGE_BYTES)
     }
 }
 

@@ -55,7 +55,7 @@ impl Disk {
     /// The disk behind `store`, whose descriptor, if any, is going to be registered as `file`.
     pub fn new(store: Arc<dyn BlockStore>, file: u32) -> Self {
         let file = store.ring_fd().map(|_| types::Fixed(file));
-        let is_buffered = store.geometry().alignment == 1;
+        let is_buffered = store.geometry().is_buffered();
         Self { store, file, is_buffered, inline_from: Duration::ZERO, flights: Vec::new() }
     }
 
