@@ -15,7 +15,7 @@ const DRY_RUN: [&str; 5] = ["send", "--dry-run", "--wan", "web", "site-b"];
 
 #[test]
 fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_there() {
-    let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
+    let mut hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let traces = || [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
@@ -32,12 +32,19 @@ fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_the
     hosts.migrated(End::SiteA, &DRY_RUN).refused();
     assert_eq!(traces(), under_way);
 
-    // Given up while the link is down: the destination does not know, and still has what it began.
-    hosts.world.wan.cut(End::SiteB);
+    // Given up while the link is down, by a daemon that then ends: the destination does not know, and still has what
+    // it began. Nobody tells it when the link is back: the session is gone, and what waits in sockets is not let
+    // through.
+    let wan = &hosts.world.wan;
+    let connections = wan.forget_connections(End::SiteA, hosts.site(End::SiteA), End::SiteB);
+    assert!(connections > 0, "there was a connection to forget");
+    wan.cut(End::SiteB);
     hosts.migrated(End::SiteA, &["cancel", "web"]).run();
     sending.end().stayed(Outcome::Cancelled);
     let left = hosts.traces(End::SiteB);
     assert_eq!(left, under_way[1]);
+    hosts.daemon(End::SiteA).kill();
+    hosts.start(End::SiteA);
     hosts.world.wan.restore(End::SiteB);
     let looked = hosts.migrated(End::SiteA, &DRY_RUN).output();
     println!("with an earlier attempt there: {looked:?}");
