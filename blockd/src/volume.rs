@@ -1,8 +1,8 @@
 //! One guest-visible disk: every request from arrival to reply.
 //!
 //! ```text
-//! request ─► [held] ─► [write order] ─► store ─► [throttle delay] ─► reply
-//!              D7, D8    recorder: intent │ pending        D14
+//! request ─► [held] ─► [write order] ─► store ─► [flush] ─► [throttle delay] ─► reply
+//!              D7, D8    recorder: intent │ pending  one at a time     D14
 //! ```
 //!
 //! Pure: the data plane (or the simulation) hands in requests and finished store calls, and asks
@@ -31,7 +31,7 @@ enum Stage {
     Waiting,
     /// With the store; the recorder follows it or not.
     InStore { recorded: bool },
-    /// Durability of a trim or zeroing is being made.
+    /// Waits for a flush, which is what it asked for, or what makes its change durable.
     Flushing,
     /// Done; the reply is due now or at a time set.
     Done,
@@ -76,6 +76,8 @@ pub struct Volume {
     ready: VecDeque<OpId>,
     delayed: VecDeque<(Duration, OpId)>,
     gate: WriteGate,
+    flushing: Vec<OpId>,
+    to_flush: Vec<OpId>,
     recorder: Option<Recorder>,
     counts: RequestCounts,
     is_cached: bool,
@@ -93,6 +95,9 @@ impl Volume {
     /// If they do, a failed flush is final. The kernel counts pages that it could not write as written, and reports that
     /// once: the flush after it would succeed, for writes that are nowhere (Rebello et al., "Can Applications Recover from
     /// fsync Failures?", ATC'20). So nothing is called durable any more until the disk is opened anew.
+    ///
+    /// Whichever flush asks first is told, so nothing that makes durable is with such a store beside another: a durable
+    /// write is a write and a flush.
     pub fn set_cached(&mut self, is_cached: bool) {
         self.is_cached = is_cached;
     }
@@ -138,41 +143,53 @@ impl Volume {
 
     /// Takes in how a store call ended.
     pub fn handle_store(&mut self, id: OpId, outcome: StoreOutcome, now: Duration) {
-        let outcome = self.distrust(id, outcome);
         let op = self.op_mut(id);
         if op.stage == Stage::Flushing {
-            op.result = outcome.map(drop);
-            return self.complete(id, now);
+            return self.finish_flush(outcome.map(drop), now);
         }
         op.result = outcome.map(drop);
         if op.stage == (Stage::InStore { recorded: true }) {
             self.finish_recorded(id, outcome, now);
         }
+        let is_cached = self.is_cached;
         let op = self.op_mut(id);
-        let durable =
-            matches!(op.request.command, Command::Trim { fua: true } | Command::Zero { fua: true, .. });
-        if durable && op.result.is_ok() {
-            op.stage = Stage::Flushing;
-            let extent = op.request.extent;
-            self.calls.push_back(StoreCall { op: id, action: StoreAction::Flush, extent });
-            return;
+        let to_flush = match op.request.command {
+            Command::Write { fua } => fua && is_cached,
+            Command::Trim { fua } | Command::Zero { fua, .. } => fua,
+            Command::Read | Command::Flush => false,
+        };
+        if to_flush && op.result.is_ok() {
+            return self.flush(id);
         }
         self.complete(id, now);
     }
 
-    /// What is left of an outcome after a flush that failed.
-    fn distrust(&mut self, id: OpId, outcome: StoreOutcome) -> StoreOutcome {
-        let op = self.op_mut(id);
-        let flushed = op.stage == Stage::Flushing || op.request.command == Command::Flush;
-        let durable = flushed || op.request.command == (Command::Write { fua: true });
-        match outcome {
-            // A write for which there is no room has not come as far as the page cache.
-            Err(libc::ENOSPC | libc::EDQUOT) if !flushed => {}
-            Err(_) if durable => self.has_lost_writes |= self.is_cached,
-            Ok(_) if durable && self.has_lost_writes => return Err(libc::EIO),
-            _ => {}
+    /// Has an op wait for a flush that starts after now. One is with the store at a time; all that wait share the next.
+    fn flush(&mut self, id: OpId) {
+        self.op_mut(id).stage = Stage::Flushing;
+        self.to_flush.push(id);
+        self.start_flush();
+    }
+
+    fn start_flush(&mut self) {
+        if !self.flushing.is_empty() {
+            return;
         }
-        outcome
+        std::mem::swap(&mut self.flushing, &mut self.to_flush);
+        if let Some(&op) = self.flushing.first() {
+            let extent = self.op_mut(op).request.extent;
+            self.calls.push_back(StoreCall { op, action: StoreAction::Flush, extent });
+        }
+    }
+
+    fn finish_flush(&mut self, result: Result<(), i32>, now: Duration) {
+        let result = if self.has_lost_writes { result.and(Err(libc::EIO)) } else { result };
+        self.has_lost_writes |= self.is_cached && result.is_err();
+        for id in std::mem::take(&mut self.flushing) {
+            self.op_mut(id).result = result;
+            self.complete(id, now);
+        }
+        self.start_flush();
     }
 
     /// The next reply that may go out, if any.
@@ -290,12 +307,13 @@ impl Volume {
     }
 
     fn submit(&mut self, id: OpId, recorded: bool) {
+        let is_cached = self.is_cached;
         let op = self.op_mut(id);
         op.stage = Stage::InStore { recorded };
         let action = match op.request.command {
+            Command::Flush => return self.flush(id),
             Command::Read => StoreAction::Read,
-            Command::Write { fua } => StoreAction::Write { durable: fua },
-            Command::Flush => StoreAction::Flush,
+            Command::Write { fua } => StoreAction::Write { durable: fua && !is_cached },
             Command::Trim { .. } => StoreAction::Trim,
             Command::Zero { allocate, .. } => StoreAction::Zero { allocate },
         };
