@@ -19,8 +19,9 @@ use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wait::{PATIENCE, wait_until};
-use tests::wan::{End, WanProfile, Way};
+use tests::wan::{End, WanProfile};
 
+use crate::in_doubt::cut_the_way_back;
 use crate::{MAIN_JOB, over};
 
 /// What of the guest's card passes where it has been.
@@ -71,19 +72,16 @@ fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is
 /// S2-33, S2-44, S3-36.
 #[test]
 fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
-    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
-    let wan = &hosts.world.wan;
     let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
     prober.wait_for_answers(5);
     assert!(!captured.finish().packets().is_empty(), "the guest's packets are seen while it is here");
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
     let capped = sending.wait_for(Phase::PreCopy);
     assert_eq!(capped.link.limit_bytes_per_s, Some(4_000_000));
-    hosts.wait_for_event(End::SiteA, "releasing is journalled");
-    wan.cut_half(End::SiteB, Way::Out);
-    // The destination has the guest, and the source can only ask.
+    cut_the_way_back(&mut hosts);
     let there = Service::at(Place::beside(hosts.site(End::SiteB).pid()), ADDRESS);
     there.wait_until_it_answers();
     let meanwhile = sending.wait_until("the link to be lost", |status| !status.link.up);
@@ -95,7 +93,7 @@ fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_a
     assert!(late.contains("may have the guest already"), "{late}");
     // S3-36: nothing of its card passes here any more, until nothing of it is left here.
     let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
-    wan.restore(End::SiteB);
+    hosts.world.wan.restore(End::SiteB);
     sending.end().moved();
     prober.wait_for_answers(20);
     assert_eq!(captured.finish().packets(), [] as [&[u8]; 0]);
