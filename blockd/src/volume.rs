@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─► [held] ─► [write order] ─► store ─► [flush] ─► [throttle delay] ─► reply
-//!              D7, D8    recorder: intent │ pending  one at a time     D14
+//!            D7, D8    recorder: intent │ pending   one at a time   D14
 //! ```
 //!
 //! Pure: the data plane (or the simulation) hands in requests and finished store calls, and asks
@@ -153,12 +153,12 @@ impl Volume {
         }
         let is_cached = self.is_cached;
         let op = self.op_mut(id);
-        let to_flush = match op.request.command {
+        let wants_flush = match op.request.command {
             Command::Write { fua } => fua && is_cached,
             Command::Trim { fua } | Command::Zero { fua, .. } => fua,
             Command::Read | Command::Flush => false,
         };
-        if to_flush && op.result.is_ok() {
+        if wants_flush && op.result.is_ok() {
             return self.flush(id);
         }
         self.complete(id, now);
