@@ -142,6 +142,8 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     if let Some(link) = link {
         link.close().await;
     }
+    // Who is told of the end may do the next thing with the guest.
+    drop(claim);
     context.handle.end(report);
 }
 

@@ -89,7 +89,9 @@ fn what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_promis
     let report = sending.end().stayed(Outcome::RolledBack);
     let abort = report.abort.expect("it has not moved");
     assert_eq!((abort.phase, abort.operation), (Phase::PreCopy, Some(Op::AwaitPause)));
-    assert!(abort.cause().contains("cancel"), "{abort:?}");
+    // QEMU shuts its socket before it notes why: its memory's thread can find the one before the other.
+    let cause = abort.cause();
+    assert!(cause.contains("cancel") || cause.contains("Unable to write to socket"), "{abort:?}");
     assert!(abort.undone.contains(&Undone::DestinationTold), "{abort:?}");
     assert_eq!(hosts.states("web"), ["running", ""]);
     hosts.wait_until_clean(End::SiteB, &before[1], true);
