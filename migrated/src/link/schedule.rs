@@ -1,9 +1,10 @@
 //! Which channel sends next, and how much all of them may send.
 //!
 //! Control goes first, always: it is small and has a connection of its own. Then comes what the paused guest waits for
-//! (`prefer`), then disks, then memory; whether a disk sends deltas or bulk first is its own affair, for it is one stream. The others share the data connection by
-//! weight, so that none starves: each class has a clock that runs as fast as it sends divided by its weight, and the
-//! class whose clock is behind is next. A class that was idle starts at the others' time, not with a credit of hours.
+//! (`prefer`), then disks, then memory (docs/decisions/disks-before-memory.md); whether a disk sends deltas or bulk first
+//! is its own affair, for it is one stream. These share the data connection by weight, so that none starves: each class
+//! has a clock that runs as fast as it sends divided by its weight, and the class whose clock is behind is next. A class
+//! that was idle starts at the others' time, not with a credit of hours.
 //!
 //! One token bucket holds the byte budget of everything. Bulk waits while it is empty; control never waits but is
 //! charged all the same.
