@@ -126,6 +126,11 @@ impl Daemon {
         &self.nbd
     }
 
+    /// Where it is commanded.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
     /// The address of the export for libnbd and QEMU's tools.
     pub fn uri(&self) -> String {
         self.uri_of(&self.export)

@@ -135,6 +135,13 @@ impl Prober {
         });
     }
 
+    /// Wait until the client has heard of so many more writes to the disk `disk` (0: the first).
+    #[track_caller]
+    pub fn wait_for_writes(&self, disk: usize, more: u64) {
+        let before = self.progress().acknowledged.get(disk).copied().unwrap_or(0);
+        self.wait_for_number(disk, before + more);
+    }
+
     /// Note the moment by a name.
     pub fn mark(&mut self, name: &str) {
         self.say(&format!("mark {name}"));

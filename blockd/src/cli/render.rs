@@ -44,7 +44,8 @@ pub fn status(status: &Status) -> String {
             "nothing any more: a flush failed; see to the disk, and start the daemon again".into(),
         );
     }
-    row("recording", if replication.recording { "on".into() } else { "off".into() });
+    let held = if replication.sealing { "; writes are held, the disk is being sealed" } else { "" };
+    row("recording", format!("{}{held}", if replication.recording { "on" } else { "off" }));
     replica_rows(status, &mut row);
     if let Some(receiving) = receiving {
         row("receiving", receiving_row(receiving));

@@ -20,6 +20,13 @@ pub struct Status {
     pub throttle: Throttle,
 }
 
+impl Status {
+    /// The guest's writes wait: the disk is sealed, or is being sealed.
+    pub fn holds_writes(&self) -> bool {
+        self.identity.sealed != 0 || self.replication.sealing
+    }
+}
+
 /// Which disk, and as what it is served.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -50,6 +57,8 @@ pub struct Identity {
 pub struct Replication {
     /// Writes are recorded.
     pub recording: bool,
+    /// Writes are held for a seal that is not complete.
+    pub sealing: bool,
     /// A replica is connected.
     pub connected: bool,
     /// The session's number (D13).

@@ -62,22 +62,32 @@ impl ControlClient {
             (Ok(line), _) => line,
             (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error.into()),
         };
-        match parse_reply(&line).map_err(ControlError::Garbled)? {
-            (Some(number), result) if number == id => Ok(result?),
-            (None, Err(failure)) => Err(failure.into()),
-            (number, _) => Err(ControlError::Garbled(format!("it answered {number:?} to request {id}"))),
-        }
+        read_reply(id, &line)
     }
 
     fn read_line(&mut self) -> io::Result<Vec<u8>> {
         let mut line = Vec::new();
         (&mut self.reader).take(REPLY_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line)?;
-        match line.pop() {
-            Some(b'\n') => Ok(line),
-            Some(_) if line.len() >= REPLY_BYTES_MAX => {
-                Err(io::Error::new(io::ErrorKind::InvalidData, "the reply is too long"))
-            }
-            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "blockd closed the connection")),
+        whole_line(line)
+    }
+}
+
+/// A reply's line without its end, as far as it was read: at most a byte more than [`REPLY_BYTES_MAX`].
+pub fn whole_line(mut line: Vec<u8>) -> io::Result<Vec<u8>> {
+    match line.pop() {
+        Some(b'\n') => Ok(line),
+        Some(_) if line.len() >= REPLY_BYTES_MAX => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the reply is too long"))
         }
+        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "blockd closed the connection")),
+    }
+}
+
+/// What a line says to request `id`.
+pub fn read_reply(id: u64, line: &[u8]) -> Result<Value, ControlError> {
+    match parse_reply(line).map_err(ControlError::Garbled)? {
+        (Some(number), result) if number == id => Ok(result?),
+        (None, Err(failure)) => Err(failure.into()),
+        (number, _) => Err(ControlError::Garbled(format!("it answered {number:?} to request {id}"))),
     }
 }

@@ -4,11 +4,13 @@
 //! long ends the connection; a line that makes no sense is answered and does not.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -27,7 +29,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Does what commands say. Called from several threads at once; may block.
 pub trait Service: Send + Sync {
     /// Does it, and answers what the reply's `ok` holds.
-    fn handle(&self, command: Command) -> Result<Value, Failure>;
+    fn handle(&self, command: Command, asker: &Asker<'_>) -> Result<Value, Failure>;
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a>(&'a UnixStream);
+
+impl Asker<'_> {
+    /// It has closed its connection: nobody will read the answer. One that only says no more still waits.
+    pub fn is_gone(&self) -> bool {
+        let mut sockets = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let told = PollFlags::POLLHUP | PollFlags::POLLERR;
+        matches!(poll(&mut sockets, PollTimeout::ZERO), Ok(1..))
+            && sockets[0].revents().is_some_and(|found| found.intersects(told))
+    }
 }
 
 /// Counts connections, and the requests among them that are being answered.
@@ -155,7 +171,7 @@ fn converse(stream: UnixStream, service: &dyn Service, activity: &Activity) -> i
 
 fn answer(line: &[u8], service: &dyn Service, writer: &mut UnixStream) -> io::Result<()> {
     let reply = match parse_line(line) {
-        Ok(request) => reply_line(Some(request.id), &service.handle(request.command)),
+        Ok(request) => reply_line(Some(request.id), &service.handle(request.command, &Asker(writer))),
         Err(failure) => reply_line(id_of(line), &Err(failure)),
     };
     writer.write_all(&reply)
@@ -175,7 +191,7 @@ mod tests {
     struct Echo(Mutex<mpsc::Receiver<()>>);
 
     impl Service for Echo {
-        fn handle(&self, command: Command) -> Result<Value, Failure> {
+        fn handle(&self, command: Command, _: &Asker<'_>) -> Result<Value, Failure> {
             match command {
                 Command::Policy { name } => Ok(json!({ "name": name })),
                 Command::Barrier { .. } => {

@@ -14,12 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use blockd::control::{Command, Status};
-use blockd::io::control_client::{ControlClient, ControlError};
+use blockd::control::{Command, REPLY_BYTES_MAX, Request, Status, request_line};
+use blockd::io::control_client::{ControlError, read_reply, whole_line};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use thiserror::Error;
-use tokio::task::spawn_blocking;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
@@ -176,7 +177,7 @@ impl Disk {
     /// be called by who knows that the guest is here.
     pub async fn reclaim(&self) -> Result<(), DiskError> {
         let status = self.status().await?;
-        if status.identity.sealed != 0 {
+        if status.holds_writes() {
             self.call(Command::Unseal {}).await?;
         }
         if status.replication.recording {
@@ -194,13 +195,13 @@ impl Disk {
     }
 
     async fn ask(&self, command: Command, limit: Option<Duration>) -> Result<Value, DiskError> {
-        let control = self.places.control.clone();
-        let asked = spawn_blocking(move || {
-            let mut client = ControlClient::connect(&control)?;
-            client.set_timeout(limit)?;
-            client.call(command)
-        });
-        let answer = asked.await.unwrap_or_else(|error| Err(io::Error::other(error).into()));
+        let asked = ask(&self.places.control, command);
+        let answer = match limit {
+            None => asked.await,
+            Some(limit) => timeout(limit, asked).await.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {limit:?}")).into())
+            }),
+        };
         answer.map_err(|source| DiskError::Control { disk: self.id.clone(), source })
     }
 
@@ -278,6 +279,22 @@ impl Disk {
         } else {
             debug!(disk = self.id, "nobody serves it any more");
         }
+    }
+}
+
+/// Has a daemon do something. Who stops waiting hangs up by that, and a seal ends with who asked for it.
+async fn ask(control: &Path, command: Command) -> Result<Value, ControlError> {
+    const ID: u64 = 1;
+    let mut stream = UnixStream::connect(control)
+        .await
+        .map_err(|source| ControlError::Connect { path: control.to_owned(), source })?;
+    // A daemon that turns us away has written why, and closed: read that before giving up.
+    let sent = stream.write_all(&request_line(&Request { id: ID, command })).await;
+    let mut line = Vec::new();
+    let read = BufReader::new(stream.take(REPLY_BYTES_MAX as u64 + 1)).read_until(b'\n', &mut line).await;
+    match (read.and_then(|_| whole_line(line)), sent) {
+        (Ok(line), _) => read_reply(ID, &line),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => Err(error.into()),
     }
 }
 

@@ -232,6 +232,7 @@ fn survive(seed: u64) -> Result<(), Missing> {
     let (there, name) = if home == End::SiteA { (End::SiteB, "site-b") } else { (End::SiteA, "site-a") };
     if runs {
         prober.wait_for_answers(20);
+        prober.wait_for_writes(0, 20);
         hosts.send(home, &["--wan", "web", name]).end().moved();
         prober.wait_for_answers(20);
         resident.judge(&hosts, there, prober);

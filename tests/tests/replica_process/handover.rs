@@ -1,12 +1,15 @@
 //! Seal, promote, unseal, fence: who may write when (D7, D8, D11).
 
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 
+use blockd::control::{Command, Request, Verify, request_line};
 use tests::daemon::Daemon;
 use tests::lab::Lab;
 use tests::program::{Program, Tool};
 use tests::require;
-use tests::wait::{PATIENCE, wait_for};
+use tests::wait::{PATIENCE, wait_for, wait_until};
 
 use crate::{MIB, Pair};
 
@@ -112,6 +115,49 @@ fn a_seal_without_its_replica_is_refused_in_its_time_and_writes_go_on() {
     qemu_io(&pair.source, "write -P 3 0 64k");
     pair.source.ctl_refused(&["seal", "--generation", "1", "--timeout-ms", "300"]);
     qemu_io(&pair.source, "write -P 4 0 64k");
+    pair.relay.set_down(false);
+    pair.seal_and_compare(1);
+}
+
+/// Ask for a seal that takes until somebody ends it, and wait until the disk's writes are held for it.
+fn begin_seal(disk: &Daemon) -> UnixStream {
+    let mut asker = UnixStream::connect(disk.control()).expect("connect to a daemon");
+    let command = Command::Seal { generation: 1, verify: Verify::Stale, timeout_ms: 3_600_000 };
+    asker.write_all(&request_line(&Request { id: 1, command })).expect("ask for a seal");
+    wait_until(PATIENCE, "the seal to be under way", || disk.status()["replication"]["sealing"] == true);
+    asker
+}
+
+/// S1-13, S2-33: the guest does not wait for a handover that was given up, by a word or by the end of who wanted it.
+#[test]
+fn a_seal_under_way_ends_by_an_unseal_and_with_whoever_asked_for_it_and_writes_go_on() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 35));
+    pair.follow();
+    pair.reach_barrier();
+    pair.relay.set_down(true);
+    qemu_io(&pair.source, "write -P 3 0 64k");
+
+    let mut asker = begin_seal(&pair.source);
+    let mut write = held_write(&lab, &pair.source, "write -P 4 0 64k");
+    assert_held(&mut write, &pair.source);
+    pair.source.ctl_refused(&["record", "off"]);
+    pair.source.ctl_refused(&["seal", "--generation", "1"]);
+    pair.source.ctl(&["unseal"]);
+    assert_done(&mut write);
+    let mut said = String::new();
+    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
+    asker.read_to_string(&mut said).expect("hear what became of it");
+    assert!(said.contains("the disk was unsealed before the seal was complete"), "{said}");
+
+    let asker = begin_seal(&pair.source);
+    let mut write = held_write(&lab, &pair.source, "write -P 5 0 64k");
+    assert_held(&mut write, &pair.source);
+    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
+    assert_held(&mut write, &pair.source);
+    drop(asker);
+    assert_done(&mut write);
+    assert_eq!(pair.source.status()["replication"]["sealing"], false);
     pair.relay.set_down(false);
     pair.seal_and_compare(1);
 }

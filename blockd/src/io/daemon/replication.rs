@@ -7,8 +7,9 @@
 //!    └─────────────────────┴──────────────────┴──────────────────┘
 //! ```
 //!
-//! What must outlive the process is in the sidecar before it is answered (D11). A seal that fails,
-//! for whatever reason, lets the guest's writes go on.
+//! What must outlive the process is in the sidecar before it is answered (D11). The seal is in [`seal`].
+
+mod seal;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -17,19 +18,20 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::Deltas;
-use crate::control::{Failure, FailureCode, Verify};
-use crate::extent::LEAF_BYTES;
+use crate::control::{Failure, FailureCode};
 use crate::io::clock;
 use crate::io::lock::lock;
 use crate::io::mailbox::{Mailbox, Stopped};
 use crate::io::replica_source::{Parts, Replicator, StreamTotals};
 use crate::io::sidecar_file::SidecarFile;
-use crate::recorder::{Guard, Recorder, Recording};
+use crate::recorder::{Guard, Recorder};
 use crate::replica::encoding::Compression;
-use crate::replica::source::{SealState, Source, SourceConfig};
+use crate::replica::source::{Source, SourceConfig};
 use crate::sidecar::{Header, IntentMap, Role};
 use crate::store::BlockStore;
 use crate::tracker::Tracker;
+
+use self::seal::Seals;
 
 /// Somebody who waits looks again after this long, whatever happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -43,6 +45,7 @@ pub struct Replication {
     totals: Arc<StreamTotals>,
     last_error: Arc<Mutex<String>>,
     active: Mutex<Active>,
+    seals: Mutex<Seals>,
 }
 
 #[derive(Default)]
@@ -70,6 +73,7 @@ impl Replication {
             totals: Arc::default(),
             last_error: Arc::default(),
             active: Mutex::default(),
+            seals: Mutex::default(),
         }
     }
 
@@ -107,11 +111,15 @@ impl Replication {
 
     /// `record on` and `record off`.
     pub fn record(&self, on: bool) -> Done {
-        let mut active = lock(&self.active);
         if on {
-            self.record_on(&mut active)?;
+            self.record_on(&mut lock(&self.active))?;
             return Ok(json!({ "recording": true }));
         }
+        let seals = lock(&self.seals);
+        if seals.is_under_way() {
+            return Err(refused("the disk is being sealed", "unseal it first"));
+        }
+        let mut active = lock(&self.active);
         if lock(&self.sidecar).header().sealed != 0 {
             return Err(refused("the disk is sealed", "unseal it first"));
         }
@@ -164,51 +172,6 @@ impl Replication {
             return Ok(json!({ "waited_ms": millis_since(started) }));
         }
         Err(self.timed_out("the replica does not have everything yet", &guard))
-    }
-
-    /// `seal` (D8): holds the guest's writes, drains, compares; on any failure lets them go on.
-    pub fn seal(&self, generation: u64, verify: Verify, timeout: Duration) -> Done {
-        let recorder = self.recording()?;
-        let header = lock(&self.sidecar).header().clone();
-        self.check_own(&header)?;
-        if header.sealed == generation {
-            return Ok(json!({ "sealed": generation }));
-        }
-        if header.sealed != 0 {
-            return Err(refused(
-                format!("the disk is sealed for generation {}", header.sealed),
-                "unseal it first",
-            ));
-        }
-        if generation <= header.generation {
-            let message =
-                format!("generation {generation} is not newer than this disk's {}", header.generation);
-            return Err(Failure::new(FailureCode::WrongGeneration, message, "use the next one"));
-        }
-        let started = clock::now();
-        self.mailbox.ask(|server, _| server.volume_mut().hold()).map_err(stopped)?;
-        match self.drain_and_compare(&recorder, generation, verify, timeout) {
-            Ok(()) => {
-                lock(&self.sidecar).update(|header| header.sealed = generation).map_err(|error| {
-                    self.let_go(&recorder);
-                    sidecar_failed(error)
-                })?;
-                Ok(json!({ "sealed": generation, "took_ms": millis_since(started) }))
-            }
-            Err(failure) => {
-                self.let_go(&recorder);
-                Err(failure)
-            }
-        }
-    }
-
-    /// `unseal`: the guest's writes go on here.
-    pub fn unseal(&self) -> Done {
-        let recorder = self.recording()?;
-        self.check_own(lock(&self.sidecar).header())?;
-        lock(&self.sidecar).update(|header| header.sealed = 0).map_err(sidecar_failed)?;
-        self.let_go(&recorder);
-        Ok(json!({ "sealed": 0 }))
     }
 
     /// `fence`: the disk lives elsewhere from here on, and is never served here by accident (D11).
@@ -299,44 +262,6 @@ impl Replication {
         started.map_err(|error| Failure::new(FailureCode::Io, format!("cannot start a thread: {error}"), ""))
     }
 
-    fn drain_and_compare(
-        &self,
-        recorder: &Recorder,
-        generation: u64,
-        verify: Verify,
-        timeout: Duration,
-    ) -> Result<(), Failure> {
-        let started = clock::now();
-        let mut guard = recorder.lock();
-        let Recording { tracker, source, .. } = &mut *guard;
-        source.seal(tracker, generation, verify == Verify::All);
-        recorder.wake();
-        loop {
-            match guard.source.seal_state() {
-                SealState::Sealed(_) => return Ok(()),
-                SealState::Differs(leaf) => {
-                    return Err(differs(leaf, guard.tracker.agreement().mismatched_leaves()));
-                }
-                SealState::Open | SealState::Sealing(_) | SealState::Told(_) => {}
-            }
-            if clock::now() - started >= timeout {
-                return Err(self.timed_out("the disk could not be sealed in time", &guard));
-            }
-            guard = recorder.wait_for_progress(guard, LOOK_AGAIN);
-        }
-    }
-
-    /// Undoes what a seal did, on this side.
-    fn let_go(&self, recorder: &Recorder) {
-        recorder.lock().source.unseal();
-        recorder.wake();
-        // If the data plane has stopped there is nobody to let go.
-        let _ = self.mailbox.ask(|server, now| {
-            server.volume_mut().release();
-            server.handle_timeout(now);
-        });
-    }
-
     fn recording(&self) -> Result<Recorder, Failure> {
         self.recorder().ok_or_else(|| {
             Failure::new(FailureCode::NotRecording, "writes are not recorded", "use record on, or replicate")
@@ -358,14 +283,6 @@ impl Replication {
         let message = format!("{what}: {blocks} blocks and {backlog} bytes are still to go");
         Failure::new(FailureCode::Timeout, message, "wait longer (--timeout-ms)")
     }
-}
-
-fn differs(leaf: u64, leaves: u64) -> Failure {
-    let offset = leaf * LEAF_BYTES;
-    let message = format!(
-        "the two disks differ in {leaves} of their {LEAF_BYTES}-byte leaves, first in the one at byte {offset}"
-    );
-    Failure::new(FailureCode::DigestMismatch, message, "check both disks; repair sends those leaves again")
 }
 
 fn refused(message: impl Into<String>, hint: &str) -> Failure {

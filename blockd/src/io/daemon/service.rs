@@ -18,7 +18,7 @@ use crate::control::{self, Command, Failure, FailureCode, Identity, Receiving, R
 use crate::extent::BLOCK_BYTES;
 use crate::io::clock;
 use crate::io::confine::Confined;
-use crate::io::control_server::Service;
+use crate::io::control_server::{Asker, Service};
 use crate::io::data_plane::Prepared;
 use crate::io::lock::lock;
 use crate::io::mailbox::Mailbox;
@@ -123,6 +123,7 @@ impl Daemon {
         if status.sent_bytes_total > 0 {
             status.ratio = status.raw_bytes_total as f64 / status.sent_bytes_total as f64;
         }
+        status.sealing = replication.is_sealing();
         let Some(recorder) = replication.recorder() else { return status };
         let mut guard = recorder.lock();
         let (on_the_way, pending) = (guard.tracker.on_the_way_bytes(), guard.tracker.pending());
@@ -253,7 +254,7 @@ fn served_read_only() -> Failure {
 }
 
 impl Service for Daemon {
-    fn handle(&self, command: Command) -> Result<Value, Failure> {
+    fn handle(&self, command: Command, asker: &Asker<'_>) -> Result<Value, Failure> {
         match command {
             Command::Status {} => self.status(),
             Command::Record { on } => self.source()?.record(on),
@@ -261,7 +262,7 @@ impl Service for Daemon {
             Command::StopReplicating {} => self.source()?.stop(),
             Command::Barrier { timeout_ms } => self.source()?.barrier(Duration::from_millis(timeout_ms)),
             Command::Seal { generation, verify, timeout_ms } => {
-                self.source()?.seal(generation, verify, Duration::from_millis(timeout_ms))
+                self.source()?.seal(generation, verify, Duration::from_millis(timeout_ms), asker)
             }
             Command::Unseal {} => self.source()?.unseal(),
             Command::Fence { generation, moved_to } => self.source()?.fence(generation, &moved_to),

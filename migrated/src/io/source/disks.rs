@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use blockd::control::{Command, Verify};
+use futures_util::future::try_join_all;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -86,23 +87,19 @@ async fn last_errors(context: &Arc<Context>) -> String {
 pub async fn seal(context: &Arc<Context>) -> Result<()> {
     let generation = context.known().generation;
     let timeout_ms = context.site.config.migration.paused_deadline_ms;
-    let mut seals = JoinSet::new();
-    for (_, described, disk) in context.copied_disks() {
-        seals.spawn(async move {
-            let begun = Instant::now();
-            let verify = Verify::Stale;
-            disk.call(Command::Seal { generation, verify, timeout_ms })
-                .await
-                .with_context(|| format!("cannot seal disk {:?}", described.id))?;
-            anyhow::Ok((described.id, ms(begun.elapsed())))
-        });
-    }
-    while let Some(sealed) = seals.join_next().await {
-        let (id, took_ms) = sealed.context("a seal was stopped")??;
+    // In no tasks of their own: with this operation their connections are closed, and blockd gives the seals up.
+    let seals = context.copied_disks().into_iter().map(|(_, described, disk)| async move {
+        let begun = Instant::now();
+        let verify = Verify::Stale;
+        disk.call(Command::Seal { generation, verify, timeout_ms })
+            .await
+            .with_context(|| format!("cannot seal disk {:?}", described.id))?;
+        let (id, took_ms) = (described.id, ms(begun.elapsed()));
         context.event(format!("disk {id}: sealed in {took_ms} ms, digests agree"));
         context.known().sealed_ms.push((id, took_ms));
-    }
-    Ok(())
+        anyhow::Ok(())
+    });
+    try_join_all(seals).await.map(drop)
 }
 
 /// Gives every disk up: it lives at the destination from here on (D11).
@@ -117,9 +114,9 @@ pub async fn fence(context: &Arc<Context>) -> Result<()> {
     Ok(())
 }
 
-/// Lets a sealed disk be written again. True: it was sealed.
+/// Lets a disk be written again that is sealed, or is being sealed. True: it was.
 pub async fn release(disk: &Disk) -> Result<bool> {
-    let was_sealed = disk.status().await?.identity.sealed != 0;
+    let was_sealed = disk.status().await?.holds_writes();
     if was_sealed {
         disk.call(Command::Unseal {}).await?;
     }
