@@ -11,7 +11,7 @@
 use std::env;
 use std::time::Duration;
 
-use migrated::phase::Outcome;
+use migrated::phase::{Outcome, Phase};
 use migrated::status::Status;
 use nix::sys::signal::Signal;
 use tests::guest_kit::Recipe;
@@ -219,8 +219,12 @@ fn survive(seed: u64) -> Result<(), Missing> {
     assert!(runs || fault.kills_a_guest_at(home), "it is off at {home:?} for no reason");
     if let Some(outcome) = outcome {
         assert_eq!(outcome == Outcome::Moved, home == End::SiteB, "{outcome:?}, and it is at {home:?}");
-        let may_stay = matches!(fault.who, Who::Qemu) || fault.moment == "phase reservation";
-        assert!(outcome == Outcome::Moved || may_stay, "{outcome:?}: {:?}", shown(&hosts, &id));
+        let status = shown(&hosts, &id);
+        // A destination that had promised nothing yet when it was hit has not taken the guest, for good (M2).
+        let abort = status.as_ref().and_then(|status| status.report.as_ref()?.abort.as_ref());
+        let was_not_taken = abort.is_some_and(|abort| abort.phase == Phase::Commitment);
+        let may_stay = was_not_taken || matches!(fault.who, Who::Qemu) || fault.moment == "phase reservation";
+        assert!(outcome == Outcome::Moved || may_stay, "{outcome:?}: {status:?}");
     }
     check_promises(&hosts, home);
     let count = |end| hosts.processes(end, "qemu-system-x86_64").len();
