@@ -25,8 +25,8 @@ use crate::{memory_at_once, over};
 /// Room for the guest's disk, and a little more.
 const IMAGES_MIB: u64 = 136;
 
-/// A rate at which there is time to do something to a disk.
-const SLOWER: [&str; 2] = ["--bandwidth", "2MB"];
+/// A rate at which there is time to do something to a disk, also where that takes long.
+const SLOWER: [&str; 2] = ["--bandwidth", "500kB"];
 
 fn has_begun_to_copy(status: &Status) -> bool {
     status.disks.iter().any(|disk| disk.sent_bytes > 1 << 20)

@@ -36,14 +36,21 @@ pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
     journal(hosts, end).last().map(|record| record.step)
 }
 
+/// Do something at a moment of the handover before the destination goes on: on a busy machine a program that is run for
+/// it takes longer than a round trip.
+pub fn while_the_destination_waits(hosts: &mut Hosts, moment: &str, work: impl FnOnce(&Hosts)) {
+    hosts.wait_for_event(End::SiteA, moment);
+    hosts.daemon(End::SiteB).signal(Signal::SIGSTOP);
+    work(hosts);
+    hosts.daemon(End::SiteB).signal(Signal::SIGCONT);
+}
+
 /// Cut the way back while the guest is handed over: the destination has it, and the source can only ask.
 pub fn cut_the_way_back(hosts: &mut Hosts) {
-    hosts.wait_for_event(End::SiteA, "phase commitment");
-    // On a busy machine the router takes longer than the answer would.
-    hosts.daemon(End::SiteB).signal(Signal::SIGSTOP);
-    hosts.wait_for_event(End::SiteA, "releasing is journalled");
-    hosts.world.wan.cut_half(End::SiteB, Way::Out);
-    hosts.daemon(End::SiteB).signal(Signal::SIGCONT);
+    while_the_destination_waits(hosts, "phase commitment", |hosts| {
+        hosts.wait_for_event(End::SiteA, "releasing is journalled");
+        hosts.world.wan.cut_half(End::SiteB, Way::Out);
+    });
 }
 
 /// A guest that was taken by site B, which site A does not know.

@@ -21,7 +21,7 @@ use tests::require;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::{End, WanProfile};
 
-use crate::in_doubt::cut_the_way_back;
+use crate::in_doubt::{cut_the_way_back, while_the_destination_waits};
 use crate::{MAIN_JOB, over};
 
 /// What of the guest's card passes where it has been.
@@ -45,19 +45,22 @@ fn patient(paused: Duration) -> Settings {
     Settings { migration, ..Settings::default() }
 }
 
+/// Cut the link when the guest stands still, before anything of it is handed over.
+fn cut_while_paused(hosts: &mut Hosts) {
+    while_the_destination_waits(hosts, "the guest is paused", |hosts| hosts.world.wan.cut(End::SiteB));
+}
+
 #[test]
 fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back()
 {
     // No deadline but the operator's word, for the guest and for the seal of its disk.
-    let hosts = require!(Hosts::with(over(long_link()), &patient(Duration::from_secs(600))));
+    let mut hosts = require!(Hosts::with(over(long_link()), &patient(Duration::from_secs(600))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = hosts.traces(End::SiteB);
-    let wan = &hosts.world.wan;
 
     let sending = hosts.send(End::SiteA, &MAIN_JOB);
-    hosts.wait_for_event(End::SiteA, "the guest is paused");
-    wan.cut(End::SiteB);
+    cut_while_paused(&mut hosts);
     sending.wait_for(Phase::StopAndCopy);
     hosts.migrated(End::SiteA, &["cancel", "web"]).run();
     // With the link still down.
@@ -73,7 +76,7 @@ fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is
     assert!(report.phases.iter().all(|(phase, _)| *phase != Phase::Commitment), "{:?}", report.phases);
     assert_eq!(hosts.state(End::SiteA, "web"), "running");
     assert_eq!(hosts.tunnels(End::SiteA), [] as [String; 0]);
-    wan.restore(End::SiteB);
+    hosts.world.wan.restore(End::SiteB);
     hosts.wait_until_clean(End::SiteB, &before, true);
     resident.judge(&hosts, End::SiteA, prober);
 }
@@ -113,12 +116,11 @@ fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_a
 /// M3, S2-44: the deadline runs while the link is down; the migration goes on when it is back.
 #[test]
 fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
-    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
-    hosts.wait_for_event(End::SiteA, "the guest is paused");
-    hosts.world.wan.cut(End::SiteB);
+    cut_while_paused(&mut hosts);
     sending.wait_for(Phase::StopAndCopy);
     // The deadline gives it back, with the link still down.
     prober.wait_for_answers(20);

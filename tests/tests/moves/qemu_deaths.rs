@@ -19,7 +19,7 @@ use tests::site::volume::Volume;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
 
-use crate::in_doubt::promised;
+use crate::in_doubt::{promised, while_the_destination_waits};
 use crate::paused::{hasty, long_link};
 use crate::{MAIN_JOB, SLOWLY, over};
 
@@ -36,22 +36,22 @@ fn kill_qemu(hosts: &Hosts, end: End) {
 #[test]
 fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that() {
     require!(programs(&["mkfs.ext4", "losetup", "fsfreeze"]));
-    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
-    let site = hosts.site(End::SiteB);
-    let images = Volume::plain(site, "images", 700);
+    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let images = Volume::plain(hosts.site(End::SiteB), "images", 700);
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = hosts.traces(End::SiteB);
 
     let sending = hosts.send(End::SiteA, &MAIN_JOB);
     // The copy is sealed: its promotion is the next that is written there, and waits.
-    hosts.wait_for_event(End::SiteA, "disk vda: sealed in");
-    images.freeze(site);
+    while_the_destination_waits(&mut hosts, "disk vda: sealed in", |hosts| {
+        images.freeze(hosts.site(End::SiteB));
+    });
     wait_until(PATIENCE, "the destination to take the guest", || {
         promised(&hosts, End::SiteB) == Some(Step::Taken)
     });
     kill_qemu(&hosts, End::SiteB);
-    images.thaw(site);
+    images.thaw(hosts.site(End::SiteB));
     // Whoever stays with it hears first that it is in doubt.
     let id = sending.seen().pop().expect("it was shown").id;
     drop(sending.end());
