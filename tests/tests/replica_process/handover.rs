@@ -161,3 +161,24 @@ fn a_seal_under_way_ends_by_an_unseal_and_with_whoever_asked_for_it_and_writes_g
     pair.relay.set_down(false);
     pair.seal_and_compare(1);
 }
+
+/// D11: neither does the end of its seal let writes through to a disk that was given up meanwhile.
+#[test]
+fn a_disk_that_is_given_up_while_it_is_being_sealed_takes_no_write_afterwards() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 36));
+    pair.follow();
+    pair.reach_barrier();
+    pair.relay.set_down(true);
+    qemu_io(&pair.source, "write -P 3 0 64k");
+    let mut asker = begin_seal(&pair.source);
+    let mut write = held_write(&lab, &pair.source, "write -P 4 0 64k");
+    assert_held(&mut write, &pair.source);
+    pair.source.ctl(&["revoke", "--generation", "1", "--moved-to", "there"]);
+    let mut said = String::new();
+    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
+    asker.read_to_string(&mut said).expect("hear what became of it");
+    assert!(said.contains("error"), "{said}");
+    assert_held(&mut write, &pair.source);
+    qemu_io(&pair.source, "read -P 3 0 64k");
+}

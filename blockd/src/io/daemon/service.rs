@@ -227,6 +227,7 @@ impl Daemon {
         newer(lock(sidecar).header())?;
         if let Some(replication) = &self.replication {
             replication.stop()?;
+            replication.end_seal();
         }
         self.mailbox.ask(|server, _| server.volume_mut().hold()).map_err(stopped)?;
         let give_up = || {

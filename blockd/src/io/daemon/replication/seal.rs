@@ -93,6 +93,17 @@ impl Replication {
         Ok(json!({ "sealed": 0 }))
     }
 
+    /// Ends a seal that is under way for a disk that is given up: its writes stay held.
+    pub fn end_seal(&self) {
+        let mut seals = lock(&self.seals);
+        if seals.under_way.take().is_some()
+            && let Some(recorder) = self.recorder()
+        {
+            recorder.lock().source.unseal();
+            recorder.wake();
+        }
+    }
+
     /// True if the disk is sealed for that generation. Refused: it cannot be.
     fn is_sealed(&self, seals: &Seals, generation: u64) -> Result<bool, Failure> {
         let header = lock(&self.sidecar).header().clone();
