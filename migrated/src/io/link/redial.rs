@@ -1,7 +1,7 @@
 //! Has a lost lane back, and a detour left when the better way is there again. Both sides of a link run this.
 //!
-//! Where and when stands in `link::redial` and `link::addresses`. What one dial is told ends the link only for its
-//! dialler, and only where the other host itself says that there is nothing to come back to.
+//! Where and when stands in `link::redial` and `link::addresses`. What one dial is told ends the link only where the other
+//! host itself says that there is nothing to come back to; for its listener, only that it is over there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,7 +61,7 @@ async fn redial(dialler: &Arc<Dialler>, shared: &Arc<Shared>, lane: Lane) {
                 }
                 return;
             }
-            Err(error) if dialler.side == Side::Dialler && is_final(&error) => {
+            Err(error) if is_final(dialler.side, &error) => {
                 return shared.end(&error.to_string());
             }
             Err(error) if redial.round() == 0 => {
@@ -75,8 +75,14 @@ async fn redial(dialler: &Arc<Dialler>, shared: &Arc<Shared>, lane: Lane) {
 }
 
 /// Nothing will come of dialling again, anywhere. Another key is not that: the address may be somebody else's by now.
-fn is_final(error: &LinkError) -> bool {
-    !error.is_passing() && !matches!(error, LinkError::WrongKey(_))
+///
+/// The last word of a dialler that has ended the link can be lost with the connection that carried it, where both sides
+/// dial at once. Then the listener hears so what it would wait for as long as a link may be down.
+fn is_final(side: Side, error: &LinkError) -> bool {
+    match side {
+        Side::Dialler => !error.is_passing() && !matches!(error, LinkError::WrongKey(_)),
+        Side::Listener => matches!(error, LinkError::UnknownLink(_)),
+    }
 }
 
 /// Returns when the lane has gone back to a better way.
