@@ -48,8 +48,9 @@ fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_the
     hosts.world.wan.restore(End::SiteB);
     let looked = hosts.migrated(End::SiteA, &DRY_RUN).output();
     println!("with an earlier attempt there: {looked:?}");
-    assert_eq!(hosts.traces(End::SiteB), left, "who only looks ends nothing");
-    assert_eq!(hosts.states("web"), ["running", "incoming"]);
+    // The destination may find out by itself that its link is over, and clear away; nobody who only looks has it do so.
+    assert!(!hosts.log(End::SiteB).contains("the source has begun anew"), "who only looks ends nothing");
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
 
     // A real one takes its place.
     hosts.send(End::SiteA, &MAIN_JOB).end().moved();
