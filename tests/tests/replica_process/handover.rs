@@ -1,6 +1,7 @@
 //! Seal, promote, unseal, fence: who may write when (D7, D8, D11).
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
@@ -37,6 +38,16 @@ fn assert_held(write: &mut Program, disk: &Daemon) {
 fn assert_done(write: &mut Program) {
     let code = wait_for(PATIENCE, "the held write to be done", || write.ended());
     assert_eq!(code, 0, "{}", write.log());
+}
+
+/// A pair that was in step, until its stream was cut; the replica lacks a write of threes at the start.
+fn cut_off(lab: &Lab, seed: u64) -> Pair {
+    let pair = Pair::start(lab, lab.scratch.patterned("image", 4 * MIB, seed));
+    pair.follow();
+    pair.reach_barrier();
+    pair.relay.set_down(true);
+    qemu_io(&pair.source, "write -P 3 0 64k");
+    pair
 }
 
 #[test]
@@ -108,11 +119,7 @@ fn one_byte_that_differs_at_the_destination_fails_the_seal_and_is_named_and_repa
 #[test]
 fn a_seal_without_its_replica_is_refused_in_its_time_and_writes_go_on() {
     let lab = require!(Lab::with(&["qemu-io"]));
-    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 34));
-    pair.follow();
-    pair.reach_barrier();
-    pair.relay.set_down(true);
-    qemu_io(&pair.source, "write -P 3 0 64k");
+    let pair = cut_off(&lab, 34);
     pair.source.ctl_refused(&["seal", "--generation", "1", "--timeout-ms", "300"]);
     qemu_io(&pair.source, "write -P 4 0 64k");
     pair.relay.set_down(false);
@@ -128,32 +135,34 @@ fn begin_seal(disk: &Daemon) -> UnixStream {
     asker
 }
 
+/// What is answered to somebody who asks for nothing more.
+fn last_word(mut asker: UnixStream) -> String {
+    asker.shutdown(Shutdown::Write).expect("say no more");
+    let mut said = String::new();
+    asker.read_to_string(&mut said).expect("hear what became of it");
+    said
+}
+
 /// S1-13, S2-33: the guest does not wait for a handover that was given up, by a word or by the end of who wanted it.
 #[test]
 fn a_seal_under_way_ends_by_an_unseal_and_with_whoever_asked_for_it_and_writes_go_on() {
     let lab = require!(Lab::with(&["qemu-io"]));
-    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 35));
-    pair.follow();
-    pair.reach_barrier();
-    pair.relay.set_down(true);
-    qemu_io(&pair.source, "write -P 3 0 64k");
+    let pair = cut_off(&lab, 35);
 
-    let mut asker = begin_seal(&pair.source);
+    let asker = begin_seal(&pair.source);
     let mut write = held_write(&lab, &pair.source, "write -P 4 0 64k");
     assert_held(&mut write, &pair.source);
     pair.source.ctl_refused(&["record", "off"]);
     pair.source.ctl_refused(&["seal", "--generation", "1"]);
     pair.source.ctl(&["unseal"]);
     assert_done(&mut write);
-    let mut said = String::new();
-    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
-    asker.read_to_string(&mut said).expect("hear what became of it");
+    let said = last_word(asker);
     assert!(said.contains("the disk was unsealed before the seal was complete"), "{said}");
 
     let asker = begin_seal(&pair.source);
     let mut write = held_write(&lab, &pair.source, "write -P 5 0 64k");
     assert_held(&mut write, &pair.source);
-    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
+    asker.shutdown(Shutdown::Write).expect("say no more");
     assert_held(&mut write, &pair.source);
     drop(asker);
     assert_done(&mut write);
@@ -166,18 +175,12 @@ fn a_seal_under_way_ends_by_an_unseal_and_with_whoever_asked_for_it_and_writes_g
 #[test]
 fn a_disk_that_is_given_up_while_it_is_being_sealed_takes_no_write_afterwards() {
     let lab = require!(Lab::with(&["qemu-io"]));
-    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 36));
-    pair.follow();
-    pair.reach_barrier();
-    pair.relay.set_down(true);
-    qemu_io(&pair.source, "write -P 3 0 64k");
-    let mut asker = begin_seal(&pair.source);
+    let pair = cut_off(&lab, 36);
+    let asker = begin_seal(&pair.source);
     let mut write = held_write(&lab, &pair.source, "write -P 4 0 64k");
     assert_held(&mut write, &pair.source);
     pair.source.ctl(&["revoke", "--generation", "1", "--moved-to", "there"]);
-    let mut said = String::new();
-    asker.shutdown(std::net::Shutdown::Write).expect("say no more");
-    asker.read_to_string(&mut said).expect("hear what became of it");
+    let said = last_word(asker);
     assert!(said.contains("error"), "{said}");
     assert_held(&mut write, &pair.source);
     qemu_io(&pair.source, "read -P 3 0 64k");
