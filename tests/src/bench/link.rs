@@ -48,6 +48,9 @@ impl Effort {
 /// The link under test.
 const RATE_MBIT: u32 = 200;
 const ROUND_TRIP: Duration = Duration::from_millis(50);
+/// One over which more is under way than the kernel lets a connection have by itself.
+const LONG_RATE_MBIT: u32 = 150;
+const LONG_ROUND_TRIP: Duration = Duration::from_millis(300);
 /// Where the listening end is.
 const PORT: u16 = 7700;
 const IPERF_PORT: &str = "5201";
@@ -68,16 +71,10 @@ pub fn how(effort: Effort) -> String {
 /// All of it.
 pub fn run(effort: Effort) -> Result<Vec<Table>, Missing> {
     program("iperf3")?;
-    let mut goodput = Table::new(
-        &format!("Goodput of the link, {RATE_MBIT} Mbit/s, {} ms there and back", ROUND_TRIP.as_millis()),
-        "loss each way | link, Mbit/s | iperf3 with BBR | ratio | wanted | verdict | 8 connections with cubic, Mbit/s",
-    );
     let mut costs = Table::new("What else the link costs", "figure | wanted | measured | verdict");
     let lab = Course::new(WanProfile::new(RATE_MBIT, ROUND_TRIP))?;
-    for loss in [0.0, 0.1, 1.0] {
-        lab.world.wan.set(WanProfile::new(RATE_MBIT, ROUND_TRIP).lossy(loss));
-        goodput.row(lab.goodput(loss, effort));
-    }
+    let goodput = lab.goodputs(RATE_MBIT, ROUND_TRIP, &[0.0, 0.1, 1.0], effort);
+    let long = lab.goodputs(LONG_RATE_MBIT, LONG_ROUND_TRIP, &[0.0, 1.0], effort);
     lab.world.wan.set(WanProfile::new(RATE_MBIT, ROUND_TRIP));
     costs.row(lab.cut(effort));
     for row in lab.limits(effort) {
@@ -85,7 +82,7 @@ pub fn run(effort: Effort) -> Result<Vec<Table>, Missing> {
     }
     drop(lab);
     loopback(effort).into_iter().for_each(|row| costs.row(row));
-    Ok(vec![goodput, costs])
+    Ok(vec![goodput, long, costs])
 }
 
 /// Two ends in a world.
@@ -142,6 +139,19 @@ impl Course {
         let sent = self.send(&order);
         eprintln!("{} frames' bytes, {}", sent.frame_bytes, sent.congestion_control);
         sent.rate(seconds / 2.0, seconds) * 8.0 / 1e6
+    }
+
+    /// Over a way of this rate and round trip.
+    fn goodputs(&self, rate_mbit: u32, round_trip: Duration, losses: &[f64], effort: Effort) -> Table {
+        let mut table = Table::new(
+            &format!("Goodput of the link, {rate_mbit} Mbit/s, {} ms there and back", round_trip.as_millis()),
+            "loss each way | link, Mbit/s | iperf3 with BBR | ratio | wanted | verdict | 8 connections with cubic, Mbit/s",
+        );
+        for &loss in losses {
+            self.world.wan.set(WanProfile::new(rate_mbit, round_trip).lossy(loss));
+            table.row(self.goodput(loss, effort));
+        }
+        table
     }
 
     fn goodput(&self, loss: f64, effort: Effort) -> Vec<String> {

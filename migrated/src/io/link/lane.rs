@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::shared::{Place, Shared};
 use crate::io::tls::greeting::Secured;
-use crate::io::tls::socket::Knobs;
+use crate::io::tls::socket::{Knobs, UNDER_WAY_BYTES_MAX};
 use crate::link::Lane;
 use crate::link::session::Next;
 use crate::link::stripes::{Merge, RECORD_HEADER_BYTES, read_header};
@@ -22,6 +22,8 @@ use crate::link::wire::{BODY_BYTES_MAX, Frame, HEADER_BYTES, Header};
 const READ_BYTES: usize = 4 * (BODY_BYTES_MAX + HEADER_BYTES);
 /// The least that the kernel may hold unsent on one of several connections.
 const SHARE_BYTES_MIN: u64 = 16 << 10;
+/// The least that may be under way on one of several: about what the kernel allows by itself.
+const SHARE_UNDER_WAY_BYTES_MIN: usize = 4 << 20;
 
 /// Gives a lane its connection, or several that are one, and runs it in a task of its own.
 pub(super) fn start(shared: &Arc<Shared>, lane: Lane, connections: Vec<Secured>) {
@@ -74,6 +76,7 @@ impl Connection {
     /// Runs one connection to its end. An error: it was not meant to end.
     async fn run(self: Arc<Self>, index: usize, secured: Secured) -> Result<(), String> {
         let Secured { stream, knobs, .. } = secured;
+        knobs.widen((UNDER_WAY_BYTES_MAX / self.count()).max(SHARE_UNDER_WAY_BYTES_MIN));
         let (reader, writer) = tokio::io::split(stream);
         match &self.stripes {
             None => tokio::select! {
@@ -227,8 +230,12 @@ impl Connection {
 
     /// What the kernel may hold on one of the connections.
     fn share_of(&self, unsent_bytes: u64) -> u64 {
-        let count = self.stripes.as_ref().map_or(1, |stripes| stripes.count as u64);
-        (unsent_bytes / count).max(SHARE_BYTES_MIN)
+        (unsent_bytes / self.count() as u64).max(SHARE_BYTES_MIN)
+    }
+
+    /// How many connections the lane has.
+    fn count(&self) -> usize {
+        self.stripes.as_ref().map_or(1, |stripes| stripes.count)
     }
 }
 

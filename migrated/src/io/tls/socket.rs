@@ -1,15 +1,21 @@
-//! How a TCP connection of the link is set up: congestion control, little unsent data in the kernel, no delay, dead peers
-//! noticed. A connection that is not TCP has nothing to be set.
+//! How a TCP connection of the link is set up: congestion control, little unsent data in the kernel and room for all that
+//! is under way, no delay, dead peers noticed. A connection that is not TCP has nothing to be set.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// What is in flight and not acknowledged after this long has no peer.
 const USER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What may be under way on the connections of a lane, each way. The kernel's own bound (`net.ipv4.tcp_wmem`, 4 MiB with
+/// its headers) is less than BBR wants on a long way, and a sender that meets it looks to BBR as if it had nothing to
+/// send: it goes on searching for the rate at three times of it (docs/decisions/tcp-with-bbr.md).
+pub const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
 
 /// A second handle of a connection, to turn its knobs while TLS has the first.
 #[derive(Debug)]
@@ -61,6 +67,18 @@ impl Knobs {
         }
     }
 
+    /// Makes room for so much under way, each way. Not before the peer is known: whoever connects could fill it. Without the
+    /// right to (CAP_NET_ADMIN) the kernel's own bounds stay.
+    pub fn widen(&self, bytes: usize) {
+        let Some(socket) = &self.socket else { return };
+        // The kernel doubles it, for its headers.
+        let widened = setsockopt(socket, sockopt::SndBufForce, &bytes)
+            .and_then(|()| setsockopt(socket, sockopt::RcvBufForce, &bytes));
+        if let Err(error) = widened {
+            tracing::debug!(%error, "a connection's buffers stay as the kernel has them");
+        }
+    }
+
     /// The congestion control in use, or who else sees to it.
     pub fn congestion_control(&self) -> &str {
         &self.congestion_control
@@ -80,4 +98,29 @@ pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Resul
         }
     }
     socket.connect(to).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio::net::TcpListener;
+
+    use super::{Knobs, SockRef, UNDER_WAY_BYTES_MAX, connect};
+
+    #[tokio::test]
+    async fn there_is_room_for_what_is_under_way_on_a_long_way() {
+        let root = Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout == b"0\n");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = connect(listener.local_addr().unwrap(), None).await.unwrap();
+        let knobs = Knobs::set_up(&near, "cubic").unwrap();
+        let sizes = || {
+            let socket = SockRef::from(&near);
+            [socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()]
+        };
+        let before = sizes();
+        knobs.widen(UNDER_WAY_BYTES_MAX);
+        assert_eq!(sizes(), if root { [2 * UNDER_WAY_BYTES_MAX; 2] } else { before });
+        Knobs::none("a program").widen(UNDER_WAY_BYTES_MAX);
+    }
 }
