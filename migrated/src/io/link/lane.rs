@@ -21,9 +21,9 @@ use crate::link::wire::{BODY_BYTES_MAX, Frame, HEADER_BYTES, Header};
 /// Bytes that are read at once; room for a few of the longest frames.
 const READ_BYTES: usize = 4 * (BODY_BYTES_MAX + HEADER_BYTES);
 /// The least that the kernel may hold unsent on one of several connections.
-const SHARE_BYTES_MIN: u64 = 16 << 10;
+const SHARE_UNSENT_BYTES_MIN: u64 = 16 << 10;
 /// The least that may be under way on one of several: about what the kernel allows by itself.
-const SHARE_UNDER_WAY_BYTES_MIN: usize = 4 << 20;
+const SHARE_UNDER_WAY_BYTES_MIN: u64 = 4 << 20;
 
 /// Gives a lane its connection, or several that are one, and runs it in a task of its own.
 pub(super) fn start(shared: &Arc<Shared>, lane: Lane, connections: Vec<Secured>) {
@@ -76,7 +76,7 @@ impl Connection {
     /// Runs one connection to its end. An error: it was not meant to end.
     async fn run(self: Arc<Self>, index: usize, secured: Secured) -> Result<(), String> {
         let Secured { stream, knobs, .. } = secured;
-        knobs.widen((UNDER_WAY_BYTES_MAX / self.count()).max(SHARE_UNDER_WAY_BYTES_MIN));
+        knobs.widen(self.share_of(UNDER_WAY_BYTES_MAX, SHARE_UNDER_WAY_BYTES_MIN));
         let (reader, writer) = tokio::io::split(stream);
         match &self.stripes {
             None => tokio::select! {
@@ -211,7 +211,7 @@ impl Connection {
             }
             match next {
                 Next::Frames => {
-                    knobs.set_unsent(self.share_of(unsent_bytes));
+                    knobs.set_unsent(self.share_of(unsent_bytes, SHARE_UNSENT_BYTES_MIN));
                     // The next frame is picked when the kernel has taken this one: so the choice is never stale.
                     write(&mut writer, &out).await.map_err(|error| error.to_string())?;
                 }
@@ -228,14 +228,10 @@ impl Connection {
         }
     }
 
-    /// What the kernel may hold on one of the connections.
-    fn share_of(&self, unsent_bytes: u64) -> u64 {
-        (unsent_bytes / self.count() as u64).max(SHARE_BYTES_MIN)
-    }
-
-    /// How many connections the lane has.
-    fn count(&self) -> usize {
-        self.stripes.as_ref().map_or(1, |stripes| stripes.count)
+    /// What one of the connections may have of what the lane may have, but not less than `least`.
+    fn share_of(&self, bytes: u64, least: u64) -> u64 {
+        let count = self.stripes.as_ref().map_or(1, |stripes| stripes.count as u64);
+        (bytes / count).max(least)
     }
 }
 

@@ -15,7 +15,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// What may be under way on the connections of a lane, each way. The kernel's own bound (`net.ipv4.tcp_wmem`, 4 MiB with
 /// its headers) is less than BBR wants on a long way, and a sender that meets it looks to BBR as if it had nothing to
 /// send: it goes on searching for the rate at three times of it (docs/decisions/tcp-with-bbr.md).
-pub const UNDER_WAY_BYTES_MAX: usize = 16 << 20;
+pub const UNDER_WAY_BYTES_MAX: u64 = 16 << 20;
 
 /// A second handle of a connection, to turn its knobs while TLS has the first.
 #[derive(Debug)]
@@ -69,8 +69,9 @@ impl Knobs {
 
     /// Makes room for so much under way, each way. Not before the peer is known: whoever connects could fill it. Without the
     /// right to (CAP_NET_ADMIN) the kernel's own bounds stay.
-    pub fn widen(&self, bytes: usize) {
+    pub fn widen(&self, bytes: u64) {
         let Some(socket) = &self.socket else { return };
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         // The kernel doubles it, for its headers.
         let widened = setsockopt(socket, sockopt::SndBufForce, &bytes)
             .and_then(|()| setsockopt(socket, sockopt::RcvBufForce, &bytes));
@@ -102,25 +103,23 @@ pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Resul
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
+    use nix::unistd::geteuid;
     use tokio::net::TcpListener;
 
     use super::{Knobs, SockRef, UNDER_WAY_BYTES_MAX, connect};
 
     #[tokio::test]
     async fn there_is_room_for_what_is_under_way_on_a_long_way() {
-        let root = Command::new("id").arg("-u").output().is_ok_and(|said| said.stdout == b"0\n");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = connect(listener.local_addr().unwrap(), None).await.unwrap();
         let knobs = Knobs::set_up(&near, "cubic").unwrap();
         let sizes = || {
             let socket = SockRef::from(&near);
-            [socket.send_buffer_size().unwrap(), socket.recv_buffer_size().unwrap()]
+            [socket.send_buffer_size().unwrap() as u64, socket.recv_buffer_size().unwrap() as u64]
         };
         let before = sizes();
         knobs.widen(UNDER_WAY_BYTES_MAX);
-        assert_eq!(sizes(), if root { [2 * UNDER_WAY_BYTES_MAX; 2] } else { before });
+        assert_eq!(sizes(), if geteuid().is_root() { [2 * UNDER_WAY_BYTES_MAX; 2] } else { before });
         Knobs::none("a program").widen(UNDER_WAY_BYTES_MAX);
     }
 }
