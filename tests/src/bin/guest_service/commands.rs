@@ -16,6 +16,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::dirtier::{self, Dirtier};
@@ -36,6 +37,9 @@ pub struct Parts {
 /// Places of a writer that was never told.
 const USUAL_SLOTS: u64 = 1024;
 
+/// A client that is gone keeps no guest from ending.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(30);
+
 /// Answer one client until it has no more commands.
 pub fn answer(stream: &TcpStream, parts: &Parts) -> io::Result<()> {
     let mut answers = stream;
@@ -44,12 +48,20 @@ pub fn answer(stream: &TcpStream, parts: &Parts) -> io::Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = execute(&words, parts).unwrap_or_else(|why| format!("error {line:?}: {why}"));
         answers.write_all(format!("{answer}\n").as_bytes())?;
-        // Answered first: there is nobody left to do it afterwards.
+        // Answered first, and heard: there is nobody left afterwards who would send a lost answer again.
         if let [how @ ("poweroff" | "reboot")] = words[..] {
+            wait_for_hang_up(stream);
             power::end(how);
         }
     }
     Ok(())
+}
+
+/// Wait until the client, which has its answer then, hangs up.
+fn wait_for_hang_up(mut stream: &TcpStream) {
+    // However the wait ends, nobody waits for more.
+    let _ =
+        stream.set_read_timeout(Some(HANG_UP_LIMIT)).and_then(|()| io::copy(&mut stream, &mut io::sink()));
 }
 
 fn execute(words: &[&str], parts: &Parts) -> Result<String, String> {
