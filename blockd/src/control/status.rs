@@ -69,6 +69,8 @@ pub struct Replication {
     pub queued_deltas: u64,
     /// Bytes of the queue.
     pub queued_bytes: u64,
+    /// Deltas wait while more than that is left to be read from the disk: what is sent now is bulk.
+    pub deltas_wait: bool,
     /// Bytes sent and not acknowledged.
     pub unacknowledged_bytes: u64,
     /// Bytes that the replica lacks: bitmap, queue and unacknowledged.

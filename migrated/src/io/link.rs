@@ -11,7 +11,7 @@
 //! A link has two connections: control, which carries the control channel only, and data, for everything bulky (several
 //! connections together where the congestion control needs it); so a stalled data connection does not stall the control channel. Neither is given to QEMU or blockd: they get channels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,6 +226,11 @@ impl Link {
     /// Lifts what the paused guest waits for; none: the usual order.
     pub fn prefer(&self, class: Option<Class>) {
         self.shared().with(|state, _| state.session.prefer(class));
+    }
+
+    /// The disks whose stream is bulk now: they wait for the others and for memory.
+    pub fn set_bulk(&self, disks: BTreeSet<Label>) {
+        self.shared().with(|state, _| state.session.set_bulk(disks));
     }
 
     /// Whether its connections stay where they are, as long as they live: a change to a better way takes a moment.

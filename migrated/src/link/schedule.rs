@@ -1,30 +1,33 @@
 //! Which channel sends next, and how much all of them may send.
 //!
 //! Control goes first, always: it is small and has a connection of its own. Then comes what the paused guest waits for
-//! (`prefer`), then disks, then memory (docs/decisions/disks-before-memory.md); whether a disk sends deltas or bulk first
-//! is its own affair, for it is one stream. These share the data connection by weight, so that none starves: each class
-//! has a clock that runs as fast as it sends divided by its weight, and the class whose clock is behind is next. A class
-//! that was idle starts at the others' time, not with a credit of hours.
+//! (`prefer`), then deltas, then memory, then bulk (docs/decisions/deltas-memory-bulk.md). A disk is one stream, and says
+//! itself which of the two it sends (`set_bulk`). These share the data connection by weight, so that none starves: each
+//! channel has a clock that runs as fast as it sends divided by its weight, and the one whose clock is behind is next. A
+//! channel that was idle starts at the others' time, not with a credit of hours.
 //!
 //! One token bucket holds the byte budget of everything. Bulk waits while it is empty; control never waits but is
 //! charged all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Class, Label};
 
 /// Weight of the class that the paused guest waits for.
 const WEIGHT_PREFERRED: u64 = 64;
-/// Weight of disks: deltas before memory, for a disk that lags makes memory pointless.
-const WEIGHT_DISK: u64 = 8;
+/// Weight of a disk's deltas.
+const WEIGHT_DELTAS: u64 = 16;
 /// Weight of memory.
-const WEIGHT_RAM: u64 = 1;
+const WEIGHT_RAM: u64 = 4;
+/// Weight of a disk's bulk.
+const WEIGHT_BULK: u64 = 1;
 
 /// The order of channels, and the budget.
 #[derive(Debug, Default)]
 pub struct Schedule {
     preferred: Option<Class>,
+    bulk: BTreeSet<Label>,
     /// What each channel has sent, divided by its weight.
     clocks: BTreeMap<u32, u64>,
     /// The clock of the channel that was served last.
@@ -36,6 +39,11 @@ impl Schedule {
     /// Lifts a class above the others of its connection.
     pub fn prefer(&mut self, class: Option<Class>) {
         self.preferred = class;
+    }
+
+    /// The disks whose stream is bulk now; that of the others is deltas.
+    pub fn set_bulk(&mut self, disks: BTreeSet<Label>) {
+        self.bulk = disks;
     }
 
     /// Limits everything together to so many bytes a second.
@@ -69,7 +77,7 @@ impl Schedule {
         let (_, start) = self.key(channel, label);
         self.time = start;
         // The scale keeps the remainder of small frames.
-        self.clocks.insert(channel, start + bytes * WEIGHT_PREFERRED / self.weight(label.class()));
+        self.clocks.insert(channel, start + bytes * WEIGHT_PREFERRED / self.weight(label));
     }
 
     /// `bytes` went out, of whatever kind.
@@ -90,11 +98,13 @@ impl Schedule {
         (label.class() != Class::Control, clock)
     }
 
-    fn weight(&self, class: Class) -> u64 {
-        match class {
+    fn weight(&self, label: Label) -> u64 {
+        match label.class() {
             class if self.preferred == Some(class) => WEIGHT_PREFERRED,
             Class::Ram => WEIGHT_RAM,
-            Class::Disk | Class::Control => WEIGHT_DISK,
+            // A guest that stands still waits for the whole of its disks.
+            Class::Disk if self.preferred.is_none() && self.bulk.contains(&label) => WEIGHT_BULK,
+            Class::Disk | Class::Control => WEIGHT_DELTAS,
         }
     }
 }
@@ -136,6 +146,7 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -158,21 +169,31 @@ mod tests {
     }
 
     #[test]
-    fn classes_share_by_weight_and_none_starves() {
+    fn deltas_go_before_memory_memory_goes_before_bulk_and_none_starves() {
         let mut schedule = Schedule::default();
-        let [disk, ram] = serve(&mut schedule, 900);
-        assert!((790_000..=810_000).contains(&disk), "{disk}");
-        assert!(ram >= 90_000, "{ram}");
+        let [deltas, ram] = serve(&mut schedule, 1000);
+        assert!((790_000..=810_000).contains(&deltas), "{deltas}");
+        assert_eq!(deltas + ram, 1_000_000);
+        schedule.set_bulk([Label::Disk(0)].into());
+        let [bulk, ram] = serve(&mut schedule, 1000);
+        assert!((790_000..=810_000).contains(&ram), "{ram}");
+        assert_eq!(bulk + ram, 1_000_000);
+        schedule.set_bulk([Label::Disk(7)].into());
+        let [deltas, _] = serve(&mut schedule, 1000);
+        assert!(deltas >= 790_000, "another disk's bulk is not this one's: {deltas}");
     }
 
     #[test]
-    fn the_preferred_class_gets_nearly_everything_at_once() {
+    fn what_a_paused_guest_waits_for_goes_first_and_its_disks_are_not_put_off_as_bulk() {
         let mut schedule = Schedule::default();
-        serve(&mut schedule, 900);
+        serve(&mut schedule, 1000);
         schedule.prefer(Some(Class::Ram));
-        let [disk, ram] = serve(&mut schedule, 900);
-        assert!(ram >= 780_000, "{ram}");
-        assert!(disk >= 90_000, "{disk}");
+        for bulk in [BTreeSet::new(), [Label::Disk(0)].into()] {
+            schedule.set_bulk(bulk);
+            let [disk, ram] = serve(&mut schedule, 1000);
+            assert!((790_000..=810_000).contains(&ram), "{ram}");
+            assert_eq!(disk + ram, 1_000_000);
+        }
     }
 
     #[test]
@@ -186,10 +207,10 @@ mod tests {
     }
 
     proptest! {
-        /// Bytes of others that a channel may have to wait for, however frames and preferences come.
+        /// Bytes of others that a channel may have to wait for, however frames, preferences and bulk come.
         #[test]
         fn who_has_something_to_send_is_served_before_the_others_have_sent_much(
-            turns in proptest::collection::vec((28..=65_564u64, 0..12usize), 1..3000),
+            turns in proptest::collection::vec((28..=65_564u64, 0..18usize), 1..3000),
         ) {
             const FRAME_MAX: u64 = 65_564;
             let all = [(1, Label::Disk(0)), (3, Label::Disk(1)), (5, Label::Ram(0)), (7, Label::Ram(1))];
@@ -200,6 +221,9 @@ mod tests {
                     0 => schedule.prefer(Some(Class::Ram)),
                     1 => schedule.prefer(Some(Class::Disk)),
                     2 => schedule.prefer(None),
+                    3 => schedule.set_bulk([all[0].1].into()),
+                    4 => schedule.set_bulk([all[0].1, all[1].1].into()),
+                    5 => schedule.set_bulk(BTreeSet::new()),
                     _ => {}
                 }
                 let id = schedule.next(all.into_iter()).unwrap();

@@ -15,7 +15,7 @@
 //!
 //! Lanes and receiving are in the modules below. What ends a link for ever is `Close`, or a breach of the protocol.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -309,6 +309,11 @@ impl Session {
     /// Lifts what the paused guest waits for; none: the usual order.
     pub fn prefer(&mut self, class: Option<Class>) {
         self.schedule.prefer(class);
+    }
+
+    /// The disks whose stream is bulk now: they wait for the others and for memory.
+    pub fn set_bulk(&mut self, disks: BTreeSet<Label>) {
+        self.schedule.set_bulk(disks);
     }
 
     /// Bytes a second that arrive, at most the limit; none: not known yet.

@@ -131,6 +131,7 @@ impl Daemon {
         status.dirty_blocks = pending.dirty_blocks();
         status.queued_deltas = pending.queued_deltas();
         status.queued_bytes = pending.queue_bytes();
+        status.deltas_wait = pending.deltas_may_wait();
         status.backlog_bytes = pending.dirty_blocks() * BLOCK_BYTES + pending.queue_bytes() + on_the_way;
         let counts = pending.counts();
         status.deltas_total = counts.deltas_total;

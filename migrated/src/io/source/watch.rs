@@ -3,7 +3,7 @@
 //! It decides nothing about phases; what follows from its looks, `switchover`, `convergence` and `trouble` say. A look that
 //! fails is left out; whoever it concerns notices by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::context::Context;
 use super::{memory, prepare};
 use crate::convergence::{Convergence, Look, Word};
+use crate::link::Label;
 use crate::migration::Event;
 use crate::peer::Request;
 use crate::phase::Phase;
@@ -139,13 +140,9 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         context.hear_link(&link);
     }
     let phase = context.handle.status().phase;
+    let Some(disks) = ask_disks(context).await else { return };
     let mut sample = Sample::default();
-    let mut disks = Vec::new();
-    for (_, described, disk) in context.copied_disks() {
-        let Ok(status) = disk.status().await else { return };
-        add_disk(&mut sample, &status);
-        disks.push((described.id, status));
-    }
+    disks.iter().for_each(|(_, status)| add_disk(&mut sample, status));
     if matches!(phase, Phase::Bulk | Phase::PreCopy | Phase::StopAndCopy)
         && let Some(reason) = eyes.heed(context, phase, &disks)
     {
@@ -202,6 +199,22 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
     }
+}
+
+/// What each disk says of itself, and with it its place on the link; none if one does not answer.
+async fn ask_disks(context: &Context) -> Option<Vec<(String, DiskStatus)>> {
+    let (mut disks, mut bulk) = (Vec::new(), BTreeSet::new());
+    for (number, described, disk) in context.copied_disks() {
+        let status = disk.status().await.ok()?;
+        if status.replication.deltas_wait {
+            bulk.insert(Label::Disk(number));
+        }
+        disks.push((described.id, status));
+    }
+    if let Ok(link) = context.link() {
+        link.set_bulk(bulk);
+    }
+    Some(disks)
 }
 
 /// What the link gives now, and the best that it ever gave.
