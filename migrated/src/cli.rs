@@ -204,6 +204,9 @@ pub struct DaemonLine {
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+    /// For tests: an operation waits before it begins while a file with its name lies in this folder of root's
+    #[arg(long, value_name = "FOLDER", hide_short_help = true)]
+    pub hold_points: Option<PathBuf>,
 }
 
 /// How log lines look.

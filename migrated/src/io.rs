@@ -4,6 +4,7 @@
 pub mod run_as;
 pub mod process;
 pub mod log_file;
+pub mod hold;
 pub mod inner_path;
 pub mod qmp;
 pub mod disk;

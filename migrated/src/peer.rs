@@ -102,6 +102,27 @@ pub enum Request {
     Mirror(Box<Status>),
 }
 
+impl Request {
+    /// Its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::Reserve(_) => "reserve",
+            Request::PathPrepare(_) => "path-prepare",
+            Request::PathSwitch {} => "path-switch",
+            Request::PathBack {} => "path-back",
+            Request::Take { .. } => "take",
+            Request::Verdict { .. } => "verdict",
+            Request::Consult { .. } => "consult",
+            Request::Concluded { .. } => "concluded",
+            Request::TakenBack { .. } => "taken-back",
+            Request::Readdress {} => "readdress",
+            Request::Introduce {} => "introduce",
+            Request::Abort { .. } => "abort",
+            Request::Mirror(_) => "mirror",
+        }
+    }
+}
+
 /// What the destination has to know of a guest before it lets it come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

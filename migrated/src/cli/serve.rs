@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use migrated::config::{self, Config};
+use migrated::io::hold::HoldPoints;
 use migrated::io::{daemon, files, link_stdio};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -19,9 +20,17 @@ pub fn daemon(line: &DaemonLine) -> Exit {
         Ok(config) => config,
         Err(faults) => return wrong(&line.config, &faults),
     };
+    let hold_points = match line.hold_points.as_deref().map_or(Ok(HoldPoints::OFF), HoldPoints::by) {
+        Ok(hold_points) => hold_points,
+        Err(error) => {
+            eprintln!("migrated: {error:#}");
+            return Exit::Usage;
+        }
+    };
     start_logging(line.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    let ended = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(daemon::run(config)));
+    let ended =
+        runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(daemon::run(config, hold_points)));
     match ended {
         Ok(()) => Exit::Done,
         Err(error) => {

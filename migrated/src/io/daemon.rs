@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::io::api_server;
 use crate::io::destination;
+use crate::io::hold::HoldPoints;
 use crate::io::link::LinkListener;
 use crate::io::site::Site;
 use crate::io::source;
@@ -33,14 +34,17 @@ use self::answer::Operator;
 use self::folders::Taken;
 
 /// Serves until it is told to end.
-pub async fn run(config: Config) -> Result<()> {
+pub async fn run(config: Config, hold_points: HoldPoints) -> Result<()> {
     let ends = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
     let [terminate, interrupt] = ends.map(|end| end.context("cannot listen for signals"));
     let (mut terminate, mut interrupt) = (terminate?, interrupt?);
     let taken = Taken::take(&config)?;
     let listener = taken.listen()?;
     let name = config.name.clone();
-    let site = Arc::new(Site::open(config).context("cannot read what is kept in state_dir")?);
+    if let Some(warning) = hold_points.warning() {
+        warn!("{warning}");
+    }
+    let site = Arc::new(Site::open(config, hold_points).context("cannot read what is kept in state_dir")?);
     site.find_paths().await;
     destination::recover(&site).await;
     site.adopt().await;

@@ -156,6 +156,7 @@ impl Visit {
             Ok(()) => Answer::Done {},
             Err(error) => Answer::Refused { reasons: vec![format!("{error:#}")] },
         };
+        self.site.hold_points.pass(&format!("destination-{}", request.name())).await;
         Some(match request {
             Request::Reserve(wanted) => self.reserve(*wanted).await,
             Request::PathPrepare(order) => match self.arrival.as_mut() {

@@ -21,6 +21,7 @@ use tracing::warn;
 
 use crate::config::Config;
 use crate::host::{Reservation, Reservations};
+use crate::io::hold::HoldPoints;
 use crate::io::host::{image_bytes, resident_mib};
 use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
@@ -33,6 +34,8 @@ pub use paths::{Paths, found};
 pub struct Site {
     /// As it is configured.
     pub config: Config,
+    /// Where its operations can be held.
+    pub hold_points: HoldPoints,
     /// Its guests.
     pub guests: Guests<Machine>,
     /// Its migrations, at either end.
@@ -56,7 +59,7 @@ pub struct Site {
 
 impl Site {
     /// The host, with what is kept below its `state_dir`. To be opened by the one daemon that holds its lock.
-    pub fn open(config: Config) -> Result<Self> {
+    pub fn open(config: Config, hold_points: HoldPoints) -> Result<Self> {
         let state = &config.state_dir;
         let guests = Guests::load(state).context("cannot read the guests in state_dir")?;
         let migrations = Migrations::load(state).context("cannot read the reports in state_dir")?;
@@ -68,6 +71,7 @@ impl Site {
         let link = LinkConfig::load(&config)?;
         Ok(Self {
             config,
+            hold_points,
             guests,
             migrations,
             journal,

@@ -61,6 +61,9 @@ enum Ended {
 
 async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ended> {
     let context = &context;
+    if context.site.hold_points.pass(&format!("source-{}", op.name())).await {
+        context.event(format!("{} was held", op.name()));
+    }
     let has_begun = context.known().has_begun();
     match op {
         Op::Inspect => prepare::inspect(context).await?,

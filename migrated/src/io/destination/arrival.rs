@@ -168,6 +168,7 @@ impl Arrival {
     }
 
     async fn try_to_start(&self, run: bool) -> Result<()> {
+        self.site.hold_points.pass("destination-start").await;
         let generation = self.reserve.generation;
         for disk in self.machine.disks() {
             if disk.status().await?.identity.role == "replica" {

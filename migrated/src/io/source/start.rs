@@ -52,6 +52,9 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         };
         return found.map(|()| id).map_err(refused);
     }
+    if let Some(warning) = site.hold_points.warning() {
+        context.warn(warning);
+    }
     let migration = Migration::new(limits(site), context.now());
     tokio::spawn(run(context, claim, migration));
     Ok(id)
