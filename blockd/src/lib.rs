@@ -14,6 +14,7 @@ pub mod server;
 pub mod volume;
 pub mod store;
 pub mod recorder;
+pub mod rules;
 pub mod order;
 pub mod delta;
 pub mod pending;
@@ -23,6 +24,4 @@ pub mod tracker;
 pub mod replica;
 pub mod sidecar;
 pub mod control;
-#[cfg(feature = "ablation")]
-pub mod ablation;
 pub mod io;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::op::OpId;
+use crate::rules::Rules;
 use crate::span_map::SpanMap;
 
 /// Writes in flight and writes that wait for them.
@@ -19,15 +20,18 @@ pub struct WriteOrder {
     waiting: VecDeque<(OpId, Range<u64>)>,
     /// In flight since before the order began: these may overlap each other.
     adopted: Vec<(OpId, Range<u64>)>,
-    #[cfg(feature = "ablation")]
-    pub(crate) off: bool,
+    rules: Rules,
 }
 
 impl WriteOrder {
+    /// Nothing in flight, nothing waiting.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// Asks to write `blocks`: true if the write may start now, else it waits its turn.
     pub fn begin(&mut self, op: OpId, blocks: Range<u64>) -> bool {
-        #[cfg(feature = "ablation")]
-        if self.off {
+        if !self.rules.d1 {
             return true;
         }
         if self.in_flight(&blocks) || self.waiting.iter().any(|(_, other)| overlap(other, &blocks)) {

@@ -18,6 +18,7 @@ use crate::bitmap::Bitmap;
 use crate::buffer::{Account, PageBuf};
 use crate::delta::{Content, DataSlice, Delta};
 use crate::extent::{BLOCK_BYTES, block_count};
+use crate::rules::Rules;
 use crate::span_map::{SpanMap, subtract};
 
 /// What an entry of the queue costs beyond its data, in bytes; counted against the budget.
@@ -48,13 +49,12 @@ pub struct Pending {
     dirty: Bitmap,
     cursor: u64,
     counts: DeltaCounts,
-    #[cfg(feature = "ablation")]
-    pub(crate) both_places: bool,
+    rules: Rules,
 }
 
 impl Pending {
     /// Nothing pending on a disk of `size` bytes; the queue may hold `budget_bytes` of memory.
-    pub fn new(size: u64, budget_bytes: u64) -> Self {
+    pub fn new(size: u64, budget_bytes: u64, rules: Rules) -> Self {
         Self {
             size,
             budget_bytes,
@@ -65,8 +65,7 @@ impl Pending {
             dirty: Bitmap::new(block_count(size)),
             cursor: 0,
             counts: DeltaCounts::default(),
-            #[cfg(feature = "ablation")]
-            both_places: false,
+            rules,
         }
     }
 
@@ -107,8 +106,7 @@ impl Pending {
 
     /// Makes `blocks` bits, whatever they were.
     pub fn mark(&mut self, blocks: Range<u64>) {
-        #[cfg(feature = "ablation")]
-        if self.both_places {
+        if !self.rules.d2 {
             self.dirty.insert(blocks);
             return;
         }
@@ -151,7 +149,6 @@ impl Pending {
     }
 
     /// Drops bits.
-    #[cfg(feature = "ablation")]
     pub(crate) fn forget(&mut self, blocks: Range<u64>) {
         self.dirty.remove(blocks);
     }
@@ -224,8 +221,7 @@ impl Pending {
     }
 
     fn without_dirty(&self, blocks: Range<u64>) -> Vec<Range<u64>> {
-        #[cfg(feature = "ablation")]
-        if self.both_places {
+        if !self.rules.d2 {
             return vec![blocks];
         }
         subtract(blocks.clone(), self.dirty_runs(&blocks))

@@ -27,6 +27,7 @@ use crate::extent::{BLOCK_BYTES, BLOCKS_PER_LEAF, Extent, block_count};
 use crate::op::OpId;
 use crate::order::WriteOrder;
 use crate::pending::Pending;
+use crate::rules::Rules;
 use crate::sidecar::IntentMap;
 use crate::span_map::{SpanMap, subtract};
 
@@ -65,15 +66,19 @@ pub struct Tracker {
     batches: VecDeque<(u64, Vec<Range<u64>>)>,
     agreement: Agreement,
     barriers: Barriers,
-    #[cfg(feature = "ablation")]
-    pub(crate) without: crate::ablation::Without,
+    rules: Rules,
 }
 
 impl Tracker {
     /// A tracker for a disk of `size` bytes whose settled blocks are those without an intent bit:
     /// every block that has one starts as pending. The delta queue may use `budget_bytes`.
     pub fn new(size: u64, budget_bytes: u64, intent: Box<dyn IntentMap + Send>) -> Self {
-        let mut pending = Pending::new(size, budget_bytes);
+        Self::with_rules(size, budget_bytes, intent, Rules::ALL)
+    }
+
+    /// The same with fewer rules, for a simulation that has to notice.
+    pub fn with_rules(size: u64, budget_bytes: u64, intent: Box<dyn IntentMap + Send>, rules: Rules) -> Self {
+        let mut pending = Pending::new(size, budget_bytes, rules);
         let mut from = 0;
         while let Some(run) = intent.next_run(from) {
             from = run.end;
@@ -81,15 +86,14 @@ impl Tracker {
         }
         Self {
             size,
-            order: WriteOrder::default(),
+            order: WriteOrder::new(rules),
             pending,
             intent,
             on_the_way: SpanMap::default(),
             batches: VecDeque::new(),
             agreement: Agreement::new(size),
             barriers: Barriers::default(),
-            #[cfg(feature = "ablation")]
-            without: crate::ablation::Without::default(),
+            rules,
         }
     }
 
@@ -114,8 +118,7 @@ impl Tracker {
         let touched = extent.touched_blocks();
         let adopted = self.order.finish(op, touched.clone());
         self.pending.count_delta(extent.len);
-        #[cfg(feature = "ablation")]
-        if self.without.d10 {
+        if !self.rules.d10 {
             self.intent.set(touched.clone());
         }
         let change = if adopted { Change::Unknown } else { change };
@@ -191,8 +194,7 @@ impl Tracker {
             self.agreement.start_offer(leaf);
         }
         self.note_taken(seq, blocks.clone());
-        #[cfg(feature = "ablation")]
-        if self.without.d3 && !offer {
+        if !self.rules.d3 && !offer {
             self.pending.mark(blocks.clone());
         }
         Some(if offer {
@@ -202,10 +204,9 @@ impl Tracker {
         })
     }
 
-    /// What D3 forbids: the bits are cleared after the disk was read.
-    #[cfg(feature = "ablation")]
-    pub fn clear_after_read(&mut self, extent: &Extent) {
-        if self.without.d3 {
+    /// A read-back of `extent` was done. D3: its bits were cleared before, and a write since then has set them again.
+    pub fn note_read(&mut self, extent: &Extent) {
+        if !self.rules.d3 {
             self.pending.forget(extent.touched_blocks());
         }
     }
@@ -242,8 +243,7 @@ impl Tracker {
         self.batches.clear();
         for (blocks, _) in self.on_the_way.drain() {
             self.barriers.return_blocks(&blocks);
-            #[cfg(feature = "ablation")]
-            if self.without.d4 {
+            if !self.rules.d4 {
                 continue;
             }
             self.pending.mark(blocks);
@@ -317,8 +317,7 @@ impl Tracker {
     }
 
     fn note_start(&mut self, blocks: Range<u64>) {
-        #[cfg(feature = "ablation")]
-        if self.without.d10 {
+        if !self.rules.d10 {
             self.agreement.touch(&blocks);
             return;
         }
@@ -350,14 +349,6 @@ impl Tracker {
     fn parts_of_batch(&self, batch: u64, range: &Range<u64>) -> Vec<Range<u64>> {
         let carried = self.on_the_way.overlapping(range.clone()).filter(|(_, seq)| **seq == batch);
         carried.map(|(span, _)| span.start.max(range.start)..span.end.min(range.end)).collect()
-    }
-
-    #[cfg(feature = "ablation")]
-    /// Switches invariants off.
-    pub fn set_without(&mut self, without: crate::ablation::Without) {
-        self.order.off = without.d1;
-        self.pending.both_places = without.d2;
-        self.without = without;
     }
 }
 

@@ -1,48 +1,70 @@
-//! Where the tests find what they run: the programs as shipped, and the kernel of test guests.
+//! Where the tests find what they run: the programs, and the kernel of test guests.
 //!
-//! The programs come from `make build`, never from the build of the tests, which switches on
-//! features that are not for shipping. An outdated one is refused: it would prove nothing.
+//! The programs are those of the profile that the test itself was built in, and cargo is asked for them before the first
+//! is used: nobody tests a program that is older than its sources.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::requires::Missing;
 
-/// The shipped `blockd`: `$BLOCKD`, or `release/blockd` in the target directory.
+/// Says that the programs are built, to processes that a test starts.
+const ARE_BUILT: &str = "PROGRAMS_ARE_BUILT";
+
+/// `blockd`: `$BLOCKD`, or the one that is built with this test.
 pub fn blockd() -> Result<PathBuf, Missing> {
-    shipped("blockd", "BLOCKD")
+    program("blockd", "BLOCKD")
 }
 
-/// The shipped `migrated`: `$MIGRATED`, or `release/migrated` in the target directory.
+/// `migrated`: `$MIGRATED`, or the one that is built with this test.
 pub fn migrated() -> Result<PathBuf, Missing> {
-    shipped("migrated", "MIGRATED")
+    program("migrated", "MIGRATED")
 }
 
-fn shipped(name: &str, variable: &str) -> Result<PathBuf, Missing> {
+/// The client's program.
+pub fn prober() -> Result<PathBuf, Missing> {
+    program("prober", "PROBER")
+}
+
+fn program(name: &str, variable: &str) -> Result<PathBuf, Missing> {
     if let Some(path) = env::var_os(variable) {
         return Ok(PathBuf::from(path));
     }
-    let path = target_dir().join("release").join(name);
-    let Some(built_at) = modified(&path) else {
-        let reason = format!("{} is not there; run `make build`", path.display());
-        return Err(Missing::Installable(reason));
-    };
-    let changed_at = sources_of(&path).iter().filter_map(|source| modified(source)).max();
-    let changed_at = changed_at.expect("a program has sources");
-    assert!(built_at >= changed_at, "{} is older than its sources; run `make build`", path.display());
-    Ok(path)
+    build()?;
+    Ok(profile_dir().join(name))
 }
 
-/// The files that a program was built from, as cargo noted beside it (`blockd.d`).
-fn sources_of(program: &Path) -> Vec<PathBuf> {
-    let noted =
-        fs::read_to_string(program.with_extension("d")).expect("cargo notes what a program was built from");
-    let (_, sources) = noted.split_once(": ").expect("a program, a colon, its sources");
-    // A blank inside a path is written with a backslash before it.
-    let sources = sources.replace("\\ ", "\0");
-    sources.split_whitespace().map(|source| PathBuf::from(source.replace('\0', " "))).collect()
+/// Have cargo build every program in this test's profile, once; what is fresh takes no time.
+pub fn build() -> Result<(), Missing> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    BUILT.get_or_init(ask_cargo).clone().map_err(Missing::Installable)
+}
+
+/// The environment variable that spares the processes of this one to ask cargo again.
+pub fn are_built() -> (&'static str, &'static str) {
+    (ARE_BUILT, "yes")
+}
+
+fn ask_cargo() -> Result<(), String> {
+    if env::var_os(ARE_BUILT).is_some() {
+        return Ok(());
+    }
+    let folder = profile_dir();
+    let profile = folder.file_name().expect("a profile has a name");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--profile"]);
+    command.arg(if profile == "debug" { "dev".as_ref() } else { profile });
+    let target = target_dir();
+    let output = command.arg("--target-dir").arg(&target).output();
+    let output = output.map_err(|error| format!("cannot run cargo to build the programs: {error}"))?;
+    // Sources that do not compile are no reason to skip a test.
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// A kernel for test guests.
@@ -76,15 +98,16 @@ fn kernel_below(root: &Path) -> Option<GuestKernel> {
 
 /// The target directory that this very program was built into.
 pub fn target_dir() -> PathBuf {
+    profile_dir().parent().expect("a profile lies in the target directory").to_owned()
+}
+
+/// The folder in it of the profile that this very program was built in.
+fn profile_dir() -> PathBuf {
     let program = env::current_exe().expect("a program knows its path");
     let folder = program.parent().expect("a program lies in a folder");
     // <target>/<profile>/deps/<test> or <target>/<profile>/<program>
     let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
-    profile.and_then(Path::parent).expect("a profile lies in the target directory").to_owned()
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).ok()?.modified().ok()
+    profile.expect("a folder lies in a folder").to_owned()
 }
 
 #[cfg(test)]

@@ -21,9 +21,9 @@ use crate::wan::End;
 use crate::world::{CONTROL, Plan, World};
 
 pub mod clocks;
+pub mod hold;
 pub mod names;
 pub mod monitor;
-mod turn;
 pub mod settings;
 pub mod resident;
 pub mod sending;
@@ -31,7 +31,6 @@ pub mod traces;
 
 use sending::MOVE_LIMIT;
 use settings::Settings;
-use turn::Turn;
 
 /// Two hosts that know each other.
 #[derive(Debug)]
@@ -46,8 +45,6 @@ pub struct Hosts {
     own_clocks: bool,
     /// Where they are.
     pub world: World,
-    /// The last to go.
-    _turn: Turn,
 }
 
 impl Hosts {
@@ -64,17 +61,17 @@ impl Hosts {
         plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
         let has_control_network = plan.control_network;
         let own_clocks = settings.own_clocks;
-        let turn = Turn::wait();
         let world = World::with(plan)?;
         let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
         let (daemons, state_dirs) = ([None, None], Vec::new());
-        let mut hosts = Self { daemons, state_dirs, programs, words, own_clocks, world, _turn: turn };
+        let mut hosts = Self { daemons, state_dirs, programs, words, own_clocks, world };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
-            for folder in ["state", "images", "boot"] {
+            for folder in ["state", "images", "boot", hold::FOLDER] {
                 fs::create_dir_all(site.join(folder)).expect("make a folder of a site");
             }
+            hold::close(site);
             let state_dir = settings.state_mib.map(|mib| Volume::plain(site, "state", mib));
             hosts.state_dirs.extend(state_dir);
             if own_clocks {
@@ -99,7 +96,9 @@ impl Hosts {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
         let program = self.programs[0].display().to_string();
-        let words = [&["daemon", "--config", config.as_str()], self.words].concat();
+        let holds = site.inside(hold::FOLDER).display().to_string();
+        let words = ["daemon", "--config", config.as_str(), "--hold-points", holds.as_str()];
+        let words = [&words, self.words].concat();
         let daemon = if self.own_clocks {
             let environment = clocks::environment(site);
             let first = environment.iter().map(String::as_str).chain([program.as_str()]);

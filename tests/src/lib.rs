@@ -6,6 +6,7 @@ pub mod sim;
 pub mod house;
 pub mod wait;
 pub mod scratch;
+pub mod schedule;
 pub mod watchdog;
 pub mod program;
 pub mod disk;

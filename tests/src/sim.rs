@@ -16,10 +16,12 @@
 
 pub mod disk;
 pub mod guest;
+pub mod kept;
 pub mod link;
 pub mod replica_host;
 pub mod rng;
 pub mod source_host;
 pub mod world;
 
+pub use kept::Kept;
 pub use world::{Outcome, run};

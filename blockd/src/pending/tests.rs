@@ -11,7 +11,7 @@ fn filled(blocks: &Range<u64>, value: u8) -> PageBuf {
 }
 
 fn pending(budget_bytes: u64) -> Pending {
-    Pending::new(BLOCKS * BLOCK_BYTES, budget_bytes)
+    Pending::new(BLOCKS * BLOCK_BYTES, budget_bytes, Rules::ALL)
 }
 
 fn free(_: &Range<u64>) -> Vec<Range<u64>> {
@@ -193,7 +193,7 @@ fn busy_blocks_are_left_for_later() {
 
 #[test]
 fn a_short_last_block_is_queued_whole() {
-    let mut pending = Pending::new(2 * BLOCK_BYTES + 100, 1 << 20);
+    let mut pending = Pending::new(2 * BLOCK_BYTES + 100, 1 << 20, Rules::ALL);
     pending.add_data(1..3, PageBuf::copy_of(&[5; BLOCK_BYTES as usize + 100]));
     pending.add_data(1..2, PageBuf::copy_of(&[6; BLOCK_BYTES as usize]));
     let first = pending.take_delta(8).unwrap();

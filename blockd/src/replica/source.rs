@@ -175,8 +175,7 @@ impl Source {
             }
         };
         let len = len.min(extent.len);
-        #[cfg(feature = "ablation")]
-        tracker.clear_after_read(&Extent::new(extent.offset, len));
+        tracker.note_read(&Extent::new(extent.offset, len));
         self.push(Item::Change(Extent::new(extent.offset, len), content));
         if len < extent.len {
             tracker.put_back(self.seq, &Extent::new(extent.offset + len, extent.len - len));

@@ -1,14 +1,14 @@
 //! Talks to the command port of a guest's programs, from the place where a client is.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
-use std::{env, io};
 
 use super::place::Place;
 use super::ports;
-use crate::binaries::target_dir;
+use crate::binaries;
 use crate::program::Tool;
 use crate::wait::{PATIENCE, found_within};
 
@@ -84,12 +84,9 @@ impl Service {
     }
 }
 
-/// The client's program, built with the tests.
+/// The client's program.
 pub fn prober() -> std::path::PathBuf {
-    let profile = env::current_exe().expect("a program knows its path");
-    let profile = profile.strip_prefix(target_dir()).expect("it lies in the target directory").to_owned();
-    let profile = profile.components().next().expect("a profile lies in the target directory");
-    target_dir().join(profile).join("prober")
+    binaries::prober().expect("cargo has built the client's program")
 }
 
 /// What the program `prober command ADDRESS COMMAND` does: one command, one answer.

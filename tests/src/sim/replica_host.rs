@@ -49,10 +49,10 @@ impl ReplicaHost {
     /// and not begun is dropped.
     pub fn accept(&mut self) {
         if let Some(mut old) = self.session.take() {
-            if self.settings.without.d13 {
-                self.undead.push(old);
-            } else {
+            if self.settings.kept.d13 {
                 self.finish_op(&mut old);
+            } else {
+                self.undead.push(old);
             }
         }
         let identity = Identity {

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blockd::ablation::Without;
 use blockd::buffer::PageBuf;
 use blockd::extent::{BLOCK_BYTES, Extent, block_count};
 use blockd::io::memory_store::MemoryStore;
@@ -22,6 +21,7 @@ use blockd::volume::{StoreAction, StoreCall, Volume};
 
 use super::disk::Disk;
 use super::guest::{GREETING_BYTES, Guest};
+use super::kept::Kept;
 use super::link::Link;
 use super::rng::Rng;
 
@@ -53,8 +53,8 @@ pub struct Settings {
     pub budget_bytes: u64,
     /// Bytes sent and not acknowledged.
     pub window_bytes: u64,
-    /// The invariants that are not kept.
-    pub without: Without,
+    /// The invariants that are kept.
+    pub kept: Kept,
 }
 
 enum Sender {
@@ -331,8 +331,8 @@ impl SourceHost {
 
 impl Process {
     fn start(settings: Settings, bits: Bits, guest: &mut Guest) -> Self {
-        let mut tracker = Tracker::new(settings.size, settings.budget_bytes, Box::new(bits));
-        tracker.set_without(settings.without);
+        let Settings { size, budget_bytes, kept, .. } = settings;
+        let tracker = Tracker::with_rules(size, budget_bytes, Box::new(bits), kept.rules);
         let source = Source::new(SourceConfig {
             size: settings.size,
             disk_id: "disk".into(),

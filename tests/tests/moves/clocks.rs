@@ -22,8 +22,7 @@ fn went_h(hosts: &Hosts, end: End) -> u64 {
     went_ms.max().unwrap_or(0) / 3_600_000
 }
 
-#[test]
-fn wall_clocks_that_are_set_forward_and_back_are_nothing_to_a_move() {
+pub fn wall_clocks_that_are_set_forward_and_back_are_nothing_to_a_move() {
     let settings = Settings { own_clocks: true, ..memory_at_once() };
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &settings));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));

@@ -66,8 +66,8 @@ pub fn insist_on_one_attempt(report: &Report) {
     assert_eq!(memory.count(), 1, "{:?}", report.events);
 }
 
-#[test]
-fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_and_while_the_memory_goes() {
+pub fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_and_while_the_memory_goes()
+{
     let hosts = require!(Hosts::new(over(WanProfile::wan20())));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -95,8 +95,7 @@ fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_an
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-#[test]
-fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
+pub fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
     let settings = Settings { tunnel_addresses: Some(BRIDGES), ..Settings::default() };
     let hosts = require!(Hosts::with(over(WanProfile::wan20()), &settings));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
@@ -120,9 +119,7 @@ fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
 }
 
 /// The same for as long as links are really away (S4-01 in `make soak`).
-#[test]
-#[ignore = "takes ten minutes; make soak"]
-fn soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping() {
+pub fn soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping() {
     let hosts = require!(Hosts::new(over(WanProfile::wan20())));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);

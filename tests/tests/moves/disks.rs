@@ -37,8 +37,7 @@ fn is_told(status: &Status, words: &str) -> bool {
 }
 
 /// Full for as long as anybody waits, while memory goes.
-#[test]
-fn a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room() {
+pub fn a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room() {
     require!(programs(&["mkfs.ext4", "losetup"]));
     let mut settings = memory_at_once();
     settings.migration += "\ndisk_trouble_ms = 4000";
@@ -73,8 +72,7 @@ fn a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room(
 
 /// Room is made while the move waits for it. The folders in which both hosts remember run full besides: a move does not
 /// begin then, but one that has begun ends, and so does what could not be written down meanwhile.
-#[test]
-fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_begun() {
+pub fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_begun() {
     require!(programs(&["mkfs.ext4", "losetup"]));
     let settings = Settings { state_mib: Some(8), ..Settings::default() };
     let mut hosts = require!(Hosts::with(Plan::default(), &settings));
@@ -119,8 +117,7 @@ fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_be
 }
 
 /// The destination's disk fails: while the guest runs that is waited for, while it stands still it is not.
-#[test]
-fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_still() {
+pub fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_still() {
     require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
     let hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let site = hosts.site(End::SiteB);
@@ -146,8 +143,7 @@ fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_stil
 }
 
 /// S0-04: the guest leaves a host whose disk is slow, and of which some reads fail until they are tried again.
-#[test]
-fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
+pub fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
     require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
     let hosts = require!(Hosts::new(Plan::default()));
     let site = hosts.site(End::SiteA);
@@ -170,8 +166,7 @@ fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
 
 /// S1-21, D9: a disk of the guest's own fails it, and QEMU pauses it. A flush that failed is never called done afterwards, so
 /// the guest has to begin anew, with all that it was told is on its disk.
-#[test]
-fn a_guest_whose_own_disk_fails_while_it_moves_stays_where_it_is_and_lies_to_nobody_about_its_writes() {
+pub fn a_guest_whose_own_disk_fails_while_it_moves_stays_where_it_is_and_lies_to_nobody_about_its_writes() {
     require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
     let hosts = require!(Hosts::new(Plan::default()));
     let site = hosts.site(End::SiteA);

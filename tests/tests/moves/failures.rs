@@ -13,8 +13,7 @@ use tests::world::Plan;
 
 use crate::{MAIN_JOB, SLOWLY, memory_at_once};
 
-#[test]
-fn when_the_destinations_qemu_dies_the_guest_runs_on_and_the_next_attempt_moves_it() {
+pub fn when_the_destinations_qemu_dies_the_guest_runs_on_and_the_next_attempt_moves_it() {
     let hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

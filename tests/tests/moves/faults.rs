@@ -33,8 +33,7 @@ fn begin(hosts: &Hosts) -> String {
 
 /// S2-16, S3-17: the daemons of the disks at both hosts are killed, the destination's daemon stands still until the link
 /// counts as dead, and the destination loses power: each is a stall, and the guest moves.
-#[test]
-fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
+pub fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -70,8 +69,7 @@ fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
 
 /// S4-31, S0-49: the source loses power in the middle of a move. The guest's memory is lost with it; its disk is not, and the
 /// guest is at the source alone.
-#[test]
-fn a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_disk() {
+pub fn a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_disk() {
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     begin(&hosts);

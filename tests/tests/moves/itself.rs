@@ -11,8 +11,7 @@ use tests::world::Plan;
 
 use crate::{MAIN_JOB, SLOWLY, memory_at_once};
 
-#[test]
-fn a_guest_that_restarts_itself_moves_and_one_that_switches_itself_off_is_off_where_it_was() {
+pub fn a_guest_that_restarts_itself_moves_and_one_that_switches_itself_off_is_off_where_it_was() {
     let hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     // Slow enough that it has not gone before it restarts.

@@ -15,8 +15,7 @@ use tests::world::Plan;
 use crate::MAIN_JOB;
 
 /// The oracle asks for every write of both (S4-29: the guest goes on only when all of them are there).
-#[test]
-fn a_guest_with_two_disks_moves_with_both() {
+pub fn a_guest_with_two_disks_moves_with_both() {
     let hosts = require!(Hosts::new(Plan::default()));
     let recipe = Recipe { second_disk_mib: Some(32), ..Recipe::default() };
     let resident = require!(Resident::start(&hosts, &recipe, Work::default()));
@@ -30,8 +29,7 @@ fn a_guest_with_two_disks_moves_with_both() {
 }
 
 /// S2-20, S4-06: at the moment at which it has arrived both images are the same, byte for byte (S2-43).
-#[test]
-fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there() {
+pub fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there() {
     let hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -48,8 +46,7 @@ fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there() {
 }
 
 /// Within one layer 2 the guest's address needs no help: no tunnel is made.
-#[test]
-fn a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel() {
+pub fn a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel() {
     let hosts = require!(Hosts::new(Plan::default()));
     let anonymous = |mut guest: Guest| {
         guest.nics[0].address = None;

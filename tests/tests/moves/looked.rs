@@ -13,8 +13,7 @@ use crate::{MAIN_JOB, SLOWLY};
 
 const DRY_RUN: [&str; 5] = ["send", "--dry-run", "--wan", "web", "site-b"];
 
-#[test]
-fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_there() {
+pub fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_there() {
     let mut hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

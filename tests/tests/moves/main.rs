@@ -3,7 +3,11 @@
 //! What the other tests of a guest that moves take for granted is in `tests/world.rs`: that no process of one site can
 //! open a file of the other (S0-14), and that the sites share no layer 2 (S0-15).
 
+use std::process::ExitCode;
+
+use tests::cases;
 use tests::hosts::settings::Settings;
+use tests::schedule;
 use tests::wan::WanProfile;
 use tests::world::Plan;
 
@@ -35,6 +39,8 @@ mod disks;
 mod qemu_deaths;
 mod random;
 mod clocks;
+mod dns;
+mod kvm;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];
@@ -50,4 +56,71 @@ fn over(profile: WanProfile) -> Plan {
 /// Memory begins at once, whatever is left of the disks: so that a test need not wait for them.
 fn memory_at_once() -> Settings {
     Settings { migration: "ram_start_ms = 3600000".to_owned(), ..Settings::default() }
+}
+
+/// The longest first.
+fn main() -> ExitCode {
+    schedule::main(&cases![
+    ways::a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves_the_control_network_again,
+            afterwards::a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there,
+            back_and_forth::a_guest_that_moves_to_and_fro_twenty_times_leaves_nothing_behind_and_loses_nothing,
+            bandwidth::a_move_follows_the_bandwidth_that_it_is_set_until_it_has_ended,
+            bandwidth::memory_gets_more_of_the_link_than_the_bulk_of_a_disk,
+            cancelled::a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not,
+            cancelled::a_move_is_cancelled_while_memory_goes_and_the_guest_runs_on_until_one_is_not,
+            cancelled::a_move_is_cancelled_while_the_destination_reserves_and_what_it_starts_ends_again,
+            clocks::wall_clocks_that_are_set_forward_and_back_are_nothing_to_a_move,
+            cuts::a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_and_while_the_memory_goes,
+            cuts::a_move_survives_a_flapping_link_and_another_address_of_its_source,
+            disks::a_destination_that_runs_full_says_so_and_the_guest_stays_until_there_is_room,
+            disks::with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_has_begun,
+            disks::a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_still,
+            disks::a_guest_leaves_a_slow_disk_of_which_some_reads_fail,
+            disks::a_guest_whose_own_disk_fails_while_it_moves_stays_where_it_is_and_lies_to_nobody_about_its_writes,
+            dns::a_name_leads_to_the_new_site_after_the_guest_has_answered_there,
+            dns::a_name_that_no_zone_holds_is_refused_before_anything_moves,
+            failures::when_the_destinations_qemu_dies_the_guest_runs_on_and_the_next_attempt_moves_it,
+            faults::what_dies_before_the_handover_is_a_stall_and_the_guest_moves,
+            faults::a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_disk,
+            home::a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no_address,
+            home::hosts_that_lost_power_lead_to_a_guest_that_has_moved_as_they_did_before,
+            in_doubt::a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answers,
+            in_doubt::by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back,
+            in_doubt::a_host_that_was_given_up_and_comes_back_serves_no_disk_of_a_guest_that_was_taken_back,
+            itself::a_guest_that_restarts_itself_moves_and_one_that_switches_itself_off_is_off_where_it_was,
+            kinds::a_guest_with_two_disks_moves_with_both,
+            kinds::a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there,
+            kinds::a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel,
+            kvm::a_guest_under_kvm_moves_and_its_memory_and_its_disk_go_on,
+            looked::a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is_there,
+            methods::a_guest_that_is_suspended_for_its_move_goes_on_where_the_move_ends,
+            methods::a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain,
+            methods::a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall,
+            operator::a_device_that_is_plugged_in_during_the_copy_is_named_before_memory_goes_and_one_that_is_out_again_harms_not,
+            operator::what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_promised,
+            paused::cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back,
+            paused::with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks,
+            paused::cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back,
+            planes::data_and_control_have_their_own_networks_and_nothing_of_the_guest_is_readable_on_either,
+            qemu_deaths::a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that,
+            qemu_deaths::a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_over,
+            random::whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again,
+            refused::a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched,
+            refused::a_move_that_makes_no_sense_is_refused_in_clear_words,
+            reserved::of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_whatever_becomes_of_that_one,
+            restarts::daemons_that_are_killed_and_started_again_move_the_guest_all_the_same,
+            same_network::a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_disk_is_copied,
+            shown::a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept,
+            strangers::a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_and_logged_and_change_nothing,
+            wan::a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_notice,
+            wan::a_guest_moves_over_a_thin_long_lossy_link_and_its_sessions_live,
+            ways::a_move_goes_on_over_the_control_network_when_the_data_network_dies_for_good_while_the_disk_goes,
+            ways::a_move_survives_another_address_of_its_destination,
+            ways::of_two_data_addresses_the_faster_one_is_picked_and_named_in_the_report,
+            ways::link_and_tunnel_work_over_a_way_for_smaller_packets_and_a_session_with_large_ones_goes_on,
+            ; soak:
+            back_and_forth::soak_a_guest_moves_to_and_fro_two_hundred_times,
+            cuts::soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping,
+            random::soak_whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again,
+        ])
 }

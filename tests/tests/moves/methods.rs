@@ -16,8 +16,7 @@ use crate::{MAIN_JOB, SLOWLY, memory_at_once, over};
 
 /// S3-18, S1-13: a cold move suspends the guest when nothing can refuse any more, and lets it go on when it is given up.
 /// Without compression as much goes over as there is; with it less; the report has both.
-#[test]
-fn a_guest_that_is_suspended_for_its_move_goes_on_where_the_move_ends() {
+pub fn a_guest_that_is_suspended_for_its_move_goes_on_where_the_move_ends() {
     let hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -47,8 +46,7 @@ fn a_guest_that_is_suspended_for_its_move_goes_on_where_the_move_ends() {
 }
 
 /// S1-03: a move says how long it may take, and has ended by then; the guest goes on. The copy is gone on with.
-#[test]
-fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() {
+pub fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() {
     let hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -72,8 +70,7 @@ fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() {
 
 /// The link lies on a program's standard input and output, over a real WAN; when the programs are killed others take
 /// their place, and it is the same move.
-#[test]
-fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
+pub fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
     let hosts = require!(Hosts::with(over(WanProfile::wan20()), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -23,8 +23,7 @@ fn talkative(settings: Settings) -> Settings {
 }
 
 /// In the bulk copy QEMU does not know yet that the guest moves, and lets everything be plugged.
-#[test]
-fn a_device_that_is_plugged_in_during_the_copy_is_named_before_memory_goes_and_one_that_is_out_again_harms_not()
+pub fn a_device_that_is_plugged_in_during_the_copy_is_named_before_memory_goes_and_one_that_is_out_again_harms_not()
  {
     let hosts = require!(Hosts::with(Plan::default(), &talkative(Settings::default())));
     for end in [End::SiteA, End::SiteB] {
@@ -58,8 +57,7 @@ fn a_device_that_is_plugged_in_during_the_copy_is_named_before_memory_goes_and_o
 }
 
 /// Also S3-17, S2-47: the end of QEMU, and of its migration, is noticed, and the guest runs where it was.
-#[test]
-fn what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_promised() {
+pub fn what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_promised() {
     require!(program("python3"));
     let mut hosts = require!(Hosts::with(Plan::default(), &talkative(memory_at_once())));
     for end in [End::SiteA, End::SiteB] {

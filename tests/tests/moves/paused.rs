@@ -50,9 +50,8 @@ fn cut_while_paused(hosts: &mut Hosts) {
     while_the_destination_waits(hosts, "the guest is paused", |hosts| hosts.world.wan.cut(End::SiteB));
 }
 
-#[test]
-fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back()
-{
+pub fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back()
+ {
     // No deadline but the operator's word, for the guest and for the seal of its disk.
     let mut hosts = require!(Hosts::with(over(long_link()), &patient(Duration::from_secs(600))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
@@ -82,8 +81,7 @@ fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is
 }
 
 /// S2-33, S2-44, S3-36.
-#[test]
-fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
+pub fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
     let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -114,8 +112,7 @@ fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_a
 }
 
 /// M3, S2-44: the deadline runs while the link is down; the migration goes on when it is back.
-#[test]
-fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
+pub fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
     let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -26,8 +26,7 @@ fn sent_bytes(site: &Site, device: &str) -> u64 {
 }
 
 /// S1-10, S1-11, S1-15, S1-17, S3-22.
-#[test]
-fn data_and_control_have_their_own_networks_and_nothing_of_the_guest_is_readable_on_either() {
+pub fn data_and_control_have_their_own_networks_and_nothing_of_the_guest_is_readable_on_either() {
     require!(program("tcpdump"));
     let hosts = require!(Hosts::new(Plan { control_network: true, ..Plan::default() }));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));

@@ -33,8 +33,7 @@ fn kill_qemu(hosts: &Hosts, end: End) {
 }
 
 /// M8: between *taken* and *started* the source gets its guest back; from *started* on it does not, and never starts it.
-#[test]
-fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that() {
+pub fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that() {
     require!(programs(&["mkfs.ext4", "losetup", "fsfreeze"]));
     let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let images = Volume::plain(hosts.site(End::SiteB), "images", 700);
@@ -86,8 +85,7 @@ fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_n
 }
 
 /// The memory is lost with the source's QEMU, unless the destination has all of it and may have it.
-#[test]
-fn a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_over() {
+pub fn a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_over() {
     let hosts = require!(Hosts::with(over(long_link()), &hasty()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

@@ -261,17 +261,14 @@ fn seeds(usual: impl IntoIterator<Item = u64>) -> Vec<u64> {
 }
 
 /// S2-33, S4-31, S3-17.
-#[test]
-fn whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again() {
+pub fn whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again() {
     for seed in seeds(SEEDS) {
         require!(survive(seed));
     }
 }
 
 /// The same with many seeds, new ones every day.
-#[test]
-#[ignore = "takes half an hour; make soak"]
-fn soak_whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again() {
+pub fn soak_whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again() {
     require!(requires::root());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
     let first = now.as_secs() / 86_400 * 1000;

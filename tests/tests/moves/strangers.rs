@@ -21,8 +21,8 @@ fn all_of(hosts: &Hosts, end: End) -> (Vec<String>, Value, String) {
     (hosts.traces(end), hosts.ask(end, &["list"]), peers)
 }
 
-#[test]
-fn a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_and_logged_and_change_nothing() {
+pub fn a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_and_logged_and_change_nothing()
+{
     require!(program("setpriv"));
     let hosts = require!(Hosts::new(Plan::default()));
     let site = hosts.site(End::SiteB);

@@ -13,8 +13,7 @@ use tests::wan::{End, WanProfile};
 use crate::{MAIN_JOB, over};
 
 /// S0-22, S2-03, S2-45, S4-05, S4-06; card, address and routes as they were, and the neighbour's session: S0-18, S3-28.
-#[test]
-fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_notice() {
+pub fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_notice() {
     let hosts = require!(Hosts::new(over(WanProfile::lan100())));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let neighbour = Prober::start(
@@ -41,8 +40,7 @@ fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_notice
 }
 
 /// S2-42, S4-01, S4-02, S4-05.
-#[test]
-fn a_guest_moves_over_a_thin_long_lossy_link_and_its_sessions_live() {
+pub fn a_guest_moves_over_a_thin_long_lossy_link_and_its_sessions_live() {
     let hosts = require!(Hosts::new(over(WanProfile::wan20())));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);

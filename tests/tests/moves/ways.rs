@@ -51,8 +51,7 @@ fn insist_on_event(report: &Report, words: &[&str]) {
 }
 
 /// S0-04.
-#[test]
-fn a_move_goes_on_over_the_control_network_when_the_data_network_dies_for_good_while_the_disk_goes() {
+pub fn a_move_goes_on_over_the_control_network_when_the_data_network_dies_for_good_while_the_disk_goes() {
     let hosts = require!(two_ways(Settings::default()));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -71,8 +70,8 @@ fn a_move_goes_on_over_the_control_network_when_the_data_network_dies_for_good_w
 }
 
 /// S0-04, S1-10: while the memory goes, each network dies in turn; what comes back is gone back to.
-#[test]
-fn a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves_the_control_network_again() {
+pub fn a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves_the_control_network_again()
+ {
     let hosts = require!(two_ways(memory_at_once()));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
@@ -101,8 +100,7 @@ fn a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-#[test]
-fn a_move_survives_another_address_of_its_destination() {
+pub fn a_move_survives_another_address_of_its_destination() {
     let settings = Settings { tunnel_addresses: Some(BRIDGES), ..memory_at_once() };
     let hosts = require!(Hosts::with(over(WanProfile::wan20()), &settings));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
@@ -121,8 +119,7 @@ fn a_move_survives_another_address_of_its_destination() {
 }
 
 /// S1-12.
-#[test]
-fn of_two_data_addresses_the_faster_one_is_picked_and_named_in_the_report() {
+pub fn of_two_data_addresses_the_faster_one_is_picked_and_named_in_the_report() {
     let both = [
         r#"["192.0.2.1:7701", "198.51.100.1:7701"]"#,
         // The slow one first.
@@ -149,8 +146,7 @@ fn of_two_data_addresses_the_faster_one_is_picked_and_named_in_the_report() {
 const NARROW_BYTES: u32 = 1412;
 
 /// S0-51: the sites' links carry no packet of the usual size any more, and the client's session has used such ones.
-#[test]
-fn link_and_tunnel_work_over_a_way_for_smaller_packets_and_a_session_with_large_ones_goes_on() {
+pub fn link_and_tunnel_work_over_a_way_for_smaller_packets_and_a_session_with_large_ones_goes_on() {
     require!(program("tcpdump"));
     let hosts = require!(Hosts::new(over(WanProfile::wan20())));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));

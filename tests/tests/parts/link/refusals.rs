@@ -1,0 +1,137 @@
+//! Whoever is not welcome is told so in words, and starts nothing.
+
+use std::time::Duration;
+
+use migrated::io::keys::{Keys, Peer};
+use migrated::io::link::{Link, LinkListener};
+use migrated::link::Label;
+use migrated::link::error::LinkError;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::ends::{Host, nothing_started, refused, soon};
+use super::wire::Wire;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_not_paired_is_refused_in_words() {
+    let [stranger, listening] = [Host::new("stranger"), Host::new("far")];
+    let listener = LinkListener::bind(listening.config.clone()).await.unwrap();
+    let refused = soon(Link::dial(&stranger.config, &listening.seen_at(&listener))).await.err().unwrap();
+    assert!(matches!(refused, LinkError::NotPaired(_)), "{refused}");
+    assert!(refused.to_string().contains("does not know stranger"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_keys_are_refused_in_words_in_both_directions() {
+    let [near, far, other] = [Host::new("near"), Host::new("far"), Host::new("other")];
+    far.knows(&near);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    // The dialler expects another key of the listener.
+    let imposter = Peer { key: *other.config.keys.spki(), ..far.seen_at(&listener) };
+    let error = refused(&near, &listener, &imposter).await;
+    assert!(matches!(error, LinkError::WrongKey(_)), "{error}");
+    // The listener knows the dialler's name with another key.
+    let mut changed = Host::new("near");
+    changed.config.keys = Keys::generate();
+    let error = refused(&changed, &listener, &far.seen_at(&listener)).await;
+    assert!(matches!(error, LinkError::WrongKey(_)), "{error}");
+    assert!(error.to_string().contains("far knows near by the key"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_version_is_refused_with_both_ranges() {
+    let [mut near, far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    near.config.versions = (7, 9);
+    let error = refused(&near, &listener, &far.seen_at(&listener)).await;
+    assert!(matches!(error, LinkError::Version(_)), "{error}");
+    assert!(error.to_string().contains("far speaks versions 1 to 1") && error.to_string().contains("7 to 9"));
+    // A newer build that still speaks ours is welcome.
+    near.config.versions = (1, 9);
+    let peer = far.seen_at(&listener);
+    let link = soon(Link::dial(&near.config, &peer)).await.unwrap();
+    assert_eq!(soon(listener.accept()).await.peer(), "near");
+    drop(link);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_in_and_garbage_out_is_refused_and_starts_nothing() {
+    let [near, far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let mut junk = TcpStream::connect(listener.address()).await.unwrap();
+    junk.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // The end, or a reset: either way it was thrown out.
+    let _ = soon(junk.read_to_end(&mut answer)).await;
+    assert!(answer.len() < 100);
+    nothing_started(&listener).await;
+    // Somebody else's server.
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = server.local_addr().unwrap();
+    let serve = tokio::spawn(async move {
+        let (mut stream, _) = server.accept().await.unwrap();
+        stream.write_all(b"220 mail.example.org ESMTP\r\n").await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let peer = Peer { address, ..far.seen_at(&listener) };
+    let error = soon(Link::dial(&near.config, &peer)).await.err().unwrap();
+    assert!(matches!(error, LinkError::Garbage(_)), "{error}");
+    serve.abort();
+    // Nobody at all.
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let peer = Peer { address: free, ..peer };
+    let error = soon(Link::dial(&near.config, &peer)).await.err().unwrap();
+    assert!(matches!(error, LinkError::Unreachable(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_say_who_he_is_is_dropped_and_not_many_wait_at_a_time() {
+    let [near, mut far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    far.config.hello_within = Duration::from_millis(300);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..80 {
+        silent.push(TcpStream::connect(listener.address()).await.unwrap());
+    }
+    for mut stream in silent {
+        let _ = soon(stream.read_to_end(&mut Vec::new())).await;
+    }
+    let link = soon(Link::dial(&near.config, &far.seen_at(&listener))).await;
+    assert!(link.is_ok(), "{:?}", link.err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_data_address_takes_data_connections_only_and_all_of_them() {
+    let [near, mut far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    far.config.data = vec!["127.0.0.2:0".parse().unwrap()];
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let peer = far.seen_at(&listener);
+    let swapped = Peer { address: peer.data_addresses[0], ..peer.clone() };
+    let error = refused(&near, &listener, &swapped).await;
+    assert!(error.to_string().contains("takes data connections only"), "{error}");
+    // All bulk goes over the data connection: cut it, and nothing but the control channel moves.
+    let wire = Wire::new(peer.data_addresses[0]).await;
+    let peer = Peer { data_addresses: vec![wire.address], ..peer };
+    let near_link = soon(Link::dial(&near.config, &peer)).await.unwrap();
+    let far_link = soon(listener.accept()).await;
+    let mut bulk = near_link.open(Label::Disk(0)).await.unwrap();
+    let (_, mut bulk_far) = soon(far_link.accept()).await.unwrap();
+    wire.stall(true);
+    let mut control = near_link.open(Label::Control).await.unwrap();
+    let (label, mut control_far) = soon(far_link.accept()).await.unwrap();
+    assert_eq!(label, Label::Control);
+    bulk.write_all(b"bulk").await.unwrap();
+    control.write_all(b"still here").await.unwrap();
+    let mut heard = [0; 10];
+    soon(control_far.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"still here");
+    assert!(soon(near_link.ping()).await.is_ok());
+    assert_eq!(bulk_far.stats().received_bytes, 0);
+    wire.stall(false);
+    soon(bulk_far.read_exact(&mut heard[..4])).await.unwrap();
+    assert_eq!(&heard[..4], b"bulk");
+}
