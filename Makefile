@@ -15,9 +15,7 @@ demo: ## Set the machine up if needed, build, and move a guest before your eyes 
 		echo "demo: needs root for its network namespaces; run: sudo -E env \"PATH=\$$PATH\" make demo" >&2; exit 1; }
 	@scripts/setup
 	@echo "demo: building (minutes, the first time)"
-	@cargo build --quiet --release --locked -p blockd -p migrated
-	@cargo build --quiet --locked -p tests --bins
-	@cargo run --quiet --locked -p tests --bin demo -- $(ARGS)
+	@cargo run --quiet --locked --workspace --bin demo -- $(ARGS)
 
 test: ## Set the machine up if needed, build, lint, and run every test
 	@scripts/test
@@ -25,19 +23,19 @@ test: ## Set the machine up if needed, build, lint, and run every test
 setup: ## Only install what the tests need (Debian; sudo where not root)
 	@scripts/setup
 
-# The product is built apart from the tests: these switch on features that must not be shipped.
-build: ## Build the programs into target/release
+build: ## Build the programs as they are shipped, into target/release
 	cargo build --release --locked -p blockd -p migrated
 
 lint: ## rustfmt and clippy, with every warning an error
 	@scripts/lint
 
 sim: ## Run both simulations over SEEDS=n seeds (20000 unless given)
-	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test simulation -- --nocapture
-	SIM_SEEDS=$(SEEDS) cargo test --release --locked -p tests --test model every_seed -- --nocapture
+	SIM_SEEDS=$(SEEDS) cargo test --locked --workspace --test pure every_seed -- --nocapture
 
-soak: build ## Run the long tests: those that are ignored and have "soak" in their name
-	cargo test --locked -p tests -- --ignored soak
+soak: ## Run the long tests (ARGS=NAME: those with that in their name)
+	@scripts/setup
+	cargo test --locked --workspace --lib --test pure --test parts --no-fail-fast -- --ignored soak
+	cargo test --locked --workspace --test moves -- --ignored $(ARGS)
 
 bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
 	cargo build --release --locked -p tests --bins

@@ -67,6 +67,15 @@ fn ask_cargo() -> Result<(), String> {
     Ok(())
 }
 
+/// A QEMU that is newer than the machine's own, which `make setup` unpacked.
+pub fn newer_qemu() -> Result<PathBuf, Missing> {
+    let path = target_dir().join("qemu-backports/qemu-system-x86_64");
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Missing::Installable("no QEMU from the backports; run `make setup`".to_owned())),
+    }
+}
+
 /// A kernel for test guests.
 #[derive(Clone, Debug)]
 pub struct GuestKernel {

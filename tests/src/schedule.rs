@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -47,7 +48,14 @@ pub fn main(cases: &[Case]) -> ExitCode {
         let (name, log) = (case.name, logs.join(format!("{}.log", case.name.replace("::", "."))));
         Trial::test(name, move || run_apart(name, &log)).with_ignored_flag(case.is_soak)
     };
-    libtest_mimic::run(&Arguments::from_args(), cases.iter().map(trial).collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert_with(at_a_time);
+    libtest_mimic::run(&arguments, cases.iter().map(trial).collect()).exit_code()
+}
+
+/// One more than there are processors: a guest that moves waits for a link as well.
+fn at_a_time() -> usize {
+    thread::available_parallelism().map_or(1, usize::from) + 1
 }
 
 fn run_apart(name: &str, log: &Path) -> Result<(), Failed> {

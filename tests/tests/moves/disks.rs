@@ -18,9 +18,9 @@ use tests::wan::End;
 use tests::world::Plan;
 
 use crate::cuts::{STAYER, recipe};
-use crate::paused::{hasty, long_link};
+use crate::paused::{hold_the_pause, impatient};
 use crate::restarts::restart;
-use crate::{memory_at_once, over};
+use crate::memory_at_once;
 
 /// Room for the guest's disk, and a little more.
 const IMAGES_MIB: u64 = 136;
@@ -119,18 +119,21 @@ pub fn with_room_in_time_a_move_goes_on_and_full_state_folders_stop_none_that_ha
 /// The destination's disk fails: while the guest runs that is waited for, while it stands still it is not.
 pub fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_still() {
     require!(programs(&["mkfs.ext4", "losetup", "nbdfuse", "nbdkit"]));
-    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(12))));
     let site = hosts.site(End::SiteB);
     let images = Volume::faulty(site, "images", IMAGES_MIB, Duration::ZERO);
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
-    let sending = hosts.send(End::SiteA, &STAYER);
-    sending.wait_until("some of the disk", has_begun_to_copy);
+    let pause = hold_the_pause(&hosts, End::SiteA);
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWER].concat());
+    let id = sending.wait_until("some of the disk", has_begun_to_copy).id;
     images.fail_writes(site, true);
     sending.wait_until("the trouble to be told", |status| is_told(status, "look at that disk of site-b"));
     images.fail_writes(site, false);
-    hosts.wait_for_event(End::SiteA, "the guest is paused");
+    hosts.migrated(End::SiteA, &["set", &id, "bandwidth=none"]).run();
+    pause.wait();
     images.fail_writes(site, true);
+    pause.let_go();
     let reasons = sending.end().stayed(Outcome::RolledBack).reasons.join("\n");
     let words = "the copy of disk \"vda\" at site-b fails";
     assert!(reasons.contains(words) && reasons.contains("Input/output error"), "{reasons}");

@@ -11,18 +11,17 @@ use std::time::Duration;
 
 use migrated::journal::{Record, Step, decode};
 use migrated::phase::{Outcome, Phase};
-use nix::sys::signal::Signal;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
+use tests::hosts::hold::Hold;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wait::{PATIENCE, found_within, wait_for};
 use tests::wan::{End, Way};
+use tests::world::Plan;
 
 use crate::afterwards::refused_disk;
-use crate::over;
-use crate::paused::long_link;
 use crate::restarts::{restart, shown, wait_until};
 
 /// A host's journal; nothing, where there is none yet.
@@ -36,30 +35,27 @@ pub fn promised(hosts: &Hosts, end: End) -> Option<Step> {
     journal(hosts, end).last().map(|record| record.step)
 }
 
-/// Do something at a moment of the handover before the destination goes on: on a busy machine a program that is run for
-/// it takes longer than a round trip.
-pub fn while_the_destination_waits(hosts: &mut Hosts, moment: &str, work: impl FnOnce(&Hosts)) {
-    hosts.wait_for_event(End::SiteA, moment);
-    hosts.daemon(End::SiteB).signal(Signal::SIGSTOP);
-    work(hosts);
-    hosts.daemon(End::SiteB).signal(Signal::SIGCONT);
+/// A guest is being handed over, and the destination has not taken it yet.
+pub fn hold_the_handover(hosts: &Hosts) -> Hold {
+    hosts.hold(End::SiteB, "destination-take")
 }
 
-/// Cut the way back while the guest is handed over: the destination has it, and the source can only ask.
-pub fn cut_the_way_back(hosts: &mut Hosts) {
-    while_the_destination_waits(hosts, "phase commitment", |hosts| {
-        hosts.wait_for_event(End::SiteA, "releasing is journalled");
-        hosts.world.wan.cut_half(End::SiteB, Way::Out);
-    });
+/// Cut the way back while the guest is handed over: the destination takes it, and the source can only ask.
+pub fn cut_the_way_back(hosts: &Hosts, handover: Hold) {
+    handover.wait();
+    assert_eq!(promised(hosts, End::SiteA), Some(Step::Releasing));
+    hosts.world.wan.cut_half(End::SiteB, Way::Out);
+    handover.let_go();
 }
 
 /// A guest that was taken by site B, which site A does not know.
 fn in_doubt() -> Result<(Hosts, Resident, String), tests::requires::Missing> {
     let settings = Settings { own_clocks: true, ..Settings::default() };
-    let mut hosts = Hosts::with(over(long_link()), &settings)?;
+    let hosts = Hosts::with(Plan::default(), &settings)?;
     let resident = Resident::start(&hosts, &Recipe::default(), Work::default())?;
+    let handover = hold_the_handover(&hosts);
     let id = hosts.send_detached(End::SiteA, &["--wan", "web", "site-b"]);
-    cut_the_way_back(&mut hosts);
+    cut_the_way_back(&hosts, handover);
     wait_for(PATIENCE, "the destination to start the guest", || {
         (promised(&hosts, End::SiteB) == Some(Step::Started)).then_some(())
     });

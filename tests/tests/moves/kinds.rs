@@ -7,16 +7,37 @@ use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
 use tests::require;
+use tests::requires::Missing;
 use tests::scratch::first_difference;
 use tests::wan::End;
 use tests::world::Plan;
 
 use crate::MAIN_JOB;
+use crate::qemu_versions::newer;
+
+/// Which QEMU runs at both sites.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum With {
+    MachinesOwn,
+    Newer,
+}
+
+impl With {
+    fn settings(self) -> Result<Settings, Missing> {
+        let qemu = (self == With::Newer).then(newer).transpose()?;
+        Ok(Settings { qemu_a: qemu.clone(), qemu_b: qemu, ..Settings::default() })
+    }
+}
 
 /// The oracle asks for every write of both (S4-29: the guest goes on only when all of them are there).
 pub fn a_guest_with_two_disks_moves_with_both() {
-    let hosts = require!(Hosts::new(Plan::default()));
+    two_disks(With::MachinesOwn);
+}
+
+fn two_disks(with: With) {
+    let hosts = require!(Hosts::with(Plan::default(), &require!(with.settings())));
     let recipe = Recipe { second_disk_mib: Some(32), ..Recipe::default() };
     let resident = require!(Resident::start(&hosts, &recipe, Work::default()));
     let prober = resident.watch(&hosts);
@@ -30,7 +51,11 @@ pub fn a_guest_with_two_disks_moves_with_both() {
 
 /// S2-20, S4-06: at the moment at which it has arrived both images are the same, byte for byte (S2-43).
 pub fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there() {
-    let hosts = require!(Hosts::new(Plan::default()));
+    paused(With::MachinesOwn);
+}
+
+fn paused(with: With) {
+    let hosts = require!(Hosts::with(Plan::default(), &require!(with.settings())));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     hosts.migrated(End::SiteA, &["pause", "web"]).run();
@@ -47,7 +72,11 @@ pub fn a_paused_guest_arrives_paused_with_the_very_same_disk_and_goes_on_there()
 
 /// Within one layer 2 the guest's address needs no help: no tunnel is made.
 pub fn a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel() {
-    let hosts = require!(Hosts::new(Plan::default()));
+    anonymous(With::MachinesOwn);
+}
+
+fn anonymous(with: With) {
+    let hosts = require!(Hosts::with(Plan::default(), &require!(with.settings())));
     let anonymous = |mut guest: Guest| {
         guest.nics[0].address = None;
         guest
@@ -70,4 +99,10 @@ pub fn a_guest_without_an_address_of_ours_moves_without_wan_and_without_a_tunnel
     assert!(there.ask("writer disk=a stop").number("acknowledged") > 0);
     there.ask("check");
     assert_eq!(resident.guest.nics.len(), 1);
+}
+
+pub fn soak_kinds_of_guests_move_between_newer_qemus() {
+    for kind in [two_disks, paused, anonymous] {
+        kind(With::Newer);
+    }
 }

@@ -15,51 +15,51 @@ use tests::guest_kit::place::Place;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
+use tests::hosts::hold::Hold;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wait::{PATIENCE, wait_until};
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
+use tests::world::Plan;
 
-use crate::in_doubt::{cut_the_way_back, while_the_destination_waits};
-use crate::{MAIN_JOB, over};
+use crate::MAIN_JOB;
+use crate::in_doubt::{cut_the_way_back, hold_the_handover};
 
 /// What of the guest's card passes where it has been.
 const ITS_CARD: &str = "ether src 52:54:00:10:00:10";
 
-/// So long that what comes after the pause is met in its middle, also by a test whose neighbour keeps it waiting.
-pub fn long_link() -> WanProfile {
-    WanProfile::new(100, Duration::from_millis(1000))
-}
-
-/// Memory begins at once, and a paused guest does not wait long.
-pub fn hasty() -> Settings {
-    patient(Duration::from_secs(12))
-}
-
-/// The same for a guest that waits so long.
-fn patient(paused: Duration) -> Settings {
+/// Memory begins at once, and a paused guest waits at most so long.
+pub fn impatient(paused: Duration) -> Settings {
     let paused_ms = paused.as_millis();
     let migration =
         format!("ram_start_ms = 3600000\nmax_downtime_ms = 6000\npaused_deadline_ms = {paused_ms}");
     Settings { migration, ..Settings::default() }
 }
 
-/// Cut the link when the guest stands still, before anything of it is handed over.
-fn cut_while_paused(hosts: &mut Hosts) {
-    while_the_destination_waits(hosts, "the guest is paused", |hosts| hosts.world.wan.cut(End::SiteB));
+/// The guest stands still, and nothing of it is handed over yet.
+pub fn hold_the_pause(hosts: &Hosts, source: End) -> Hold {
+    hosts.hold(source, "source-seal")
+}
+
+/// Cut the link while the guest stands still. Its disk is being sealed afterwards.
+fn cut_while_paused(hosts: &Hosts, pause: Hold) {
+    pause.wait();
+    hosts.world.wan.cut(End::SiteB);
+    pause.let_go();
 }
 
 pub fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destination_is_clean_when_the_link_is_back()
  {
     // No deadline but the operator's word, for the guest and for the seal of its disk.
-    let mut hosts = require!(Hosts::with(over(long_link()), &patient(Duration::from_secs(600))));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(600))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = hosts.traces(End::SiteB);
 
+    let pause = hold_the_pause(&hosts, End::SiteA);
     let sending = hosts.send(End::SiteA, &MAIN_JOB);
-    cut_while_paused(&mut hosts);
+    cut_while_paused(&hosts, pause);
     sending.wait_for(Phase::StopAndCopy);
     hosts.migrated(End::SiteA, &["cancel", "web"]).run();
     // With the link still down.
@@ -82,16 +82,17 @@ pub fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destinatio
 
 /// S2-33, S2-44, S3-36.
 pub fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
-    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(5))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
     prober.wait_for_answers(5);
     assert!(!captured.finish().packets().is_empty(), "the guest's packets are seen while it is here");
+    let handover = hold_the_handover(&hosts);
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
     let capped = sending.wait_for(Phase::PreCopy);
     assert_eq!(capped.link.limit_bytes_per_s, Some(4_000_000));
-    cut_the_way_back(&mut hosts);
+    cut_the_way_back(&hosts, handover);
     let there = Service::at(Place::beside(hosts.site(End::SiteB).pid()), ADDRESS);
     there.wait_until_it_answers();
     let meanwhile = sending.wait_until("the link to be lost", |status| !status.link.up);
@@ -113,11 +114,12 @@ pub fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alo
 
 /// M3, S2-44: the deadline runs while the link is down; the migration goes on when it is back.
 pub fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
-    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(5))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
+    let pause = hold_the_pause(&hosts, End::SiteA);
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &["--bandwidth", "4MB"]].concat());
-    cut_while_paused(&mut hosts);
+    cut_while_paused(&hosts, pause);
     sending.wait_for(Phase::StopAndCopy);
     // The deadline gives it back, with the link still down.
     prober.wait_for_answers(20);

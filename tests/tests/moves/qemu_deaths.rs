@@ -14,14 +14,13 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::program::signal;
 use tests::require;
-use tests::requires::programs;
-use tests::site::volume::Volume;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
+use tests::world::Plan;
 
-use crate::in_doubt::{promised, while_the_destination_waits};
-use crate::paused::{hasty, long_link};
-use crate::{MAIN_JOB, SLOWLY, over};
+use crate::in_doubt::{hold_the_handover, promised};
+use crate::paused::hold_the_pause;
+use crate::{MAIN_JOB, SLOWLY, memory_at_once};
 
 const BACK: [&str; 3] = ["--wan", "web", "site-a"];
 
@@ -34,23 +33,17 @@ fn kill_qemu(hosts: &Hosts, end: End) {
 
 /// M8: between *taken* and *started* the source gets its guest back; from *started* on it does not, and never starts it.
 pub fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_its_new_host_after_that() {
-    require!(programs(&["mkfs.ext4", "losetup", "fsfreeze"]));
-    let mut hosts = require!(Hosts::with(over(long_link()), &hasty()));
-    let images = Volume::plain(hosts.site(End::SiteB), "images", 700);
+    let hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = hosts.traces(End::SiteB);
 
+    let start = hosts.hold(End::SiteB, "destination-start");
     let sending = hosts.send(End::SiteA, &MAIN_JOB);
-    // The copy is sealed: its promotion is the next that is written there, and waits.
-    while_the_destination_waits(&mut hosts, "disk vda: sealed in", |hosts| {
-        images.freeze(hosts.site(End::SiteB));
-    });
-    wait_until(PATIENCE, "the destination to take the guest", || {
-        promised(&hosts, End::SiteB) == Some(Step::Taken)
-    });
+    start.wait();
+    assert_eq!(promised(&hosts, End::SiteB), Some(Step::Taken));
     kill_qemu(&hosts, End::SiteB);
-    images.thaw(hosts.site(End::SiteB));
+    start.let_go();
     // Whoever stays with it hears first that it is in doubt.
     let id = sending.seen().pop().expect("it was shown").id;
     drop(sending.end());
@@ -86,12 +79,14 @@ pub fn a_guest_whose_qemu_dies_is_handed_back_before_it_was_started_and_off_at_i
 
 /// The memory is lost with the source's QEMU, unless the destination has all of it and may have it.
 pub fn a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_over() {
-    let hosts = require!(Hosts::with(over(long_link()), &hasty()));
+    let hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
+    let handover = hold_the_handover(&hosts);
     let sending = hosts.send(End::SiteA, &MAIN_JOB);
-    hosts.wait_for_event(End::SiteA, "releasing is journalled");
+    handover.wait();
     kill_qemu(&hosts, End::SiteA);
+    handover.let_go();
     sending.end().moved();
     wait_until(PATIENCE, "both to say so", || hosts.states("web") == ["moved", "running"]);
     prober.wait_for_answers(20);
@@ -102,13 +97,15 @@ pub fn a_guest_whose_qemu_dies_at_the_source_is_off_there_unless_it_was_handed_o
     for paused in [false, true] {
         hosts.migrated(End::SiteB, &["run", &description]).run();
         resident.service.wait_until_it_answers();
+        let pause = paused.then(|| hold_the_pause(&hosts, End::SiteB));
         let words = if paused { BACK.to_vec() } else { [&BACK[..], &SLOWLY].concat() };
         let sending = hosts.send(End::SiteB, &words);
-        match paused {
-            true => hosts.wait_for_event(End::SiteB, "the guest is paused"),
-            false => drop(sending.wait_for(Phase::PreCopy)),
+        match &pause {
+            Some(pause) => pause.wait(),
+            None => drop(sending.wait_for(Phase::PreCopy)),
         }
         kill_qemu(&hosts, End::SiteB);
+        drop(pause);
         let reasons = sending.end().stayed(Outcome::RolledBack).reasons.join("\n");
         assert!(reasons.contains("QEMU has ended"), "{reasons}");
         wait_until(PATIENCE, "the guest to be off", || hosts.states("web") == ["moved", "stopped"]);

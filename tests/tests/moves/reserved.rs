@@ -18,6 +18,7 @@ use tests::hosts::sending::Sending;
 use tests::hosts::settings::Settings;
 use tests::program::signal;
 use tests::require;
+use tests::requires::Missing;
 use tests::wait::{PATIENCE, wait_for, wait_until};
 use tests::wan::End;
 use tests::world::Plan;
@@ -90,15 +91,19 @@ fn undone(report: &Report) -> &[Undone] {
     &report.abort.as_ref().expect("it has not moved").undone
 }
 
-/// S0-37, S0-38, S0-48.
-pub fn of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_whatever_becomes_of_that_one() {
-    require!(requires::root());
-    let mut hosts = require!(Hosts::with(Plan::default(), &settings()));
+/// Two guests at site A that fit into site B one at a time.
+fn two_guests() -> Result<Hosts, Missing> {
+    requires::root()?;
+    let hosts = Hosts::with(Plan::default(), &settings())?;
     for name in ["one", "two"] {
         run(&hosts, name);
     }
-    let before = hosts.traces(End::SiteB);
+    Ok(hosts)
+}
 
+/// S0-37, S0-38, S0-48.
+pub fn of_two_guests_that_want_the_same_room_one_gets_it_until_it_is_given_back() {
+    let hosts = require!(two_guests());
     // At once: one wins, and the other is told by whom.
     let sendings = ["one", "two"].map(|guest| slowly(&hosts, guest));
     let is_refused = |sending: &Sending| {
@@ -136,6 +141,20 @@ pub fn of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_wh
     assert!(report.abort.as_ref().is_some_and(|abort| abort.cause().contains("QEMU")), "{report:?}");
     assert_logged(&hosts, &report);
 
+    // Moved: in use as long as it is there.
+    hosts.send(End::SiteA, &[guest, "site-b"]).end().moved();
+    let looked = hosts.migrated(End::SiteA, &look(other)).refused();
+    assert!(looked.contains("memory: 128 MiB are needed"), "{looked}");
+    hosts.migrated(End::SiteB, &["stop", guest, "--now"]).run();
+    wait_until_free(&hosts, other);
+}
+
+/// S0-37: after a crash of either daemon, and when the link does not come back.
+pub fn room_is_free_again_when_a_daemon_that_reserved_it_dies_or_is_not_heard_any_more() {
+    let (guest, other) = ("one", "two");
+    let mut hosts = require!(two_guests());
+    let before = hosts.traces(End::SiteB);
+
     // The destination's daemon crashes; the migration is given up before it is back.
     let sending = slowly(&hosts, guest);
     let id = sending.wait_for(Phase::Bulk).id;
@@ -165,12 +184,5 @@ pub fn of_two_guests_that_want_the_same_room_one_gets_it_and_it_is_free_again_wh
     hosts.start(End::SiteA);
     hosts.migrated(End::SiteA, &["cancel", &id]).run();
     hosts.migrated(End::SiteA, &["status", &id, "--watch"]).output();
-    wait_until_free(&hosts, other);
-
-    // Moved: in use as long as it is there.
-    hosts.send(End::SiteA, &[guest, "site-b"]).end().moved();
-    let looked = hosts.migrated(End::SiteA, &look(other)).refused();
-    assert!(looked.contains("memory: 128 MiB are needed"), "{looked}");
-    hosts.migrated(End::SiteB, &["stop", guest, "--now"]).run();
     wait_until_free(&hosts, other);
 }

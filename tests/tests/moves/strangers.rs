@@ -70,9 +70,11 @@ pub fn a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_a
     let token = token.as_str().expect("a token");
     let refused = ask(&["pair", &guess(token)]).refused();
     assert!(refused.contains("not known here"), "{refused}");
-    let logged = hosts.log(End::SiteB);
+    // The refusal may be heard before it is logged.
     for line in ["does not know stranger", "not known here"] {
-        assert!(logged.lines().any(|logged| logged.contains("refused") && logged.contains(line)), "{logged}");
+        wait_until(PATIENCE, line, || {
+            hosts.log(End::SiteB).lines().any(|logged| logged.contains("refused") && logged.contains(line))
+        });
     }
     daemon.terminate();
     assert_eq!(all_of(&hosts, End::SiteB), before);

@@ -1,4 +1,5 @@
-//! A cut after every single byte of either direction, with one connection a lane and with several that are one.
+//! A cut after any byte of either direction, with one connection a lane and with several that are one: at bytes that fall
+//! into every part of a frame in each run, at every single one in the long run.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -100,9 +101,9 @@ fn arrive(world: &mut World, side: usize, lane: Lane) {
     world.wires[side][lane as usize].extend(bytes);
 }
 
-fn cut_at_every_byte(lane: Lane, striped: bool, labels: [Label; 2]) {
+fn cut_at_every(step: usize, lane: Lane, striped: bool, labels: [Label; 2]) {
     for direction in 0..2 {
-        for at in 0.. {
+        for at in (0..).step_by(step) {
             let mut world = World::new(7, false);
             world.longest = 300;
             world.open(0, labels[0]);
@@ -118,13 +119,36 @@ fn cut_at_every_byte(lane: Lane, striped: bool, labels: [Label; 2]) {
     }
 }
 
-#[test]
-fn a_cut_at_any_byte_of_either_direction_is_survived() {
-    cut_at_every_byte(Lane::Data, false, [Label::Ram(0), Label::Disk(0)]);
-    cut_at_every_byte(Lane::Control, false, [Label::Control; 2]);
+/// A prime, so that the bytes that are cut at wander through the frames.
+const STEP: usize = 23;
+
+fn cut_one_connection(step: usize) {
+    cut_at_every(step, Lane::Data, false, [Label::Ram(0), Label::Disk(0)]);
+    cut_at_every(step, Lane::Control, false, [Label::Control; 2]);
+}
+
+fn cut_several_connections(step: usize) {
+    cut_at_every(step, Lane::Data, true, [Label::Ram(0), Label::Disk(0)]);
 }
 
 #[test]
-fn a_cut_at_any_byte_of_several_connections_that_are_one_is_survived() {
-    cut_at_every_byte(Lane::Data, true, [Label::Ram(0), Label::Disk(0)]);
+fn a_cut_anywhere_in_either_direction_is_survived() {
+    cut_one_connection(STEP);
+}
+
+#[test]
+fn a_cut_anywhere_in_several_connections_that_are_one_is_survived() {
+    cut_several_connections(STEP);
+}
+
+#[test]
+#[ignore = "takes minutes; make soak"]
+fn soak_a_cut_at_any_byte_of_either_direction_is_survived() {
+    cut_one_connection(1);
+}
+
+#[test]
+#[ignore = "takes minutes; make soak"]
+fn soak_a_cut_at_any_byte_of_several_connections_that_are_one_is_survived() {
+    cut_several_connections(1);
 }
