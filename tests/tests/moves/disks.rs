@@ -18,9 +18,9 @@ use tests::wan::End;
 use tests::world::Plan;
 
 use crate::cuts::{STAYER, recipe};
+use crate::memory_at_once;
 use crate::paused::{hold_the_pause, impatient};
 use crate::restarts::restart;
-use crate::memory_at_once;
 
 /// Room for the guest's disk, and a little more.
 const IMAGES_MIB: u64 = 136;

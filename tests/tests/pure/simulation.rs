@@ -35,7 +35,9 @@ fn every_seed_ends_with_two_equal_disks() {
                 total.deltas += outcome.deltas;
             }
             Err(wrong) => {
-                panic!("seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test pure every_seed")
+                panic!(
+                    "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test pure every_seed"
+                )
             }
         }
     }
