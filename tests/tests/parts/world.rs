@@ -282,7 +282,7 @@ fn two_worlds_stand_side_by_side_and_nothing_is_left_of_them() {
 #[test]
 fn a_test_that_is_killed_leaves_no_process_no_namespace_and_no_file() {
     const ROLE: &str = "WORLD_TO_BE_KILLED";
-    let here = "a_test_that_is_killed_leaves_no_process_no_namespace_and_no_file";
+    let here = "world::a_test_that_is_killed_leaves_no_process_no_namespace_and_no_file";
     if env::var_os(ROLE).is_some() {
         let world = require!(World::new(WanProfile::lan100()));
         let _inside = world.site_a.start("setsid", ["sleep", "1000"], "sleeper.log");

@@ -29,7 +29,7 @@ fn received_packets(interface: &str) -> u64 {
 fn a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down() {
     require!(root());
     require!(programs(&["ip", "unshare"]));
-    let name = "network::a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down";
+    let name = "machine::network::a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down";
     in_a_namespace(name, inside());
 }
 
@@ -39,7 +39,7 @@ fn a_guest_has_a_tap_on_the_mapped_bridge_and_silence_when_it_is_down() {
 fn qemu_runs_as_the_user_that_is_named() {
     require!(root());
     require!(programs(&["ip", "unshare"]));
-    in_a_namespace("network::qemu_runs_as_the_user_that_is_named", as_nobody());
+    in_a_namespace("machine::network::qemu_runs_as_the_user_that_is_named", as_nobody());
 }
 
 /// Whoever may, opens the device of taps there, as on Debian; a machine without udev may keep it to root.
@@ -53,7 +53,8 @@ fn in_a_namespace(name: &str, test: impl Future<Output = ()>) {
     let exe = std::env::current_exe().expect("a test program has a path");
     let words = ["--exact", name, "--nocapture"];
     let shell = ["--net", "--mount", "sh", "-c", OPEN_TUN, "sh", "env", &format!("{INSIDE}=1")];
-    Tool::new("unshare").args(shell).arg(exe).args(words).run();
+    let said = Tool::new("unshare").args(shell).arg(exe).args(words).run();
+    assert!(said.contains("1 passed"), "{name} is not the name of a test:\n{said}");
 }
 
 /// A guest with a card, and the bridge that it is put on.
