@@ -42,6 +42,7 @@ use crate::status::Status;
 
 use self::arrival::{Arrival, Start};
 
+pub use self::arrival::KeptArrival;
 pub use self::recovery::recover;
 
 /// How long a new link may take to say what it is for.
