@@ -41,6 +41,7 @@ mod random;
 mod clocks;
 mod dns;
 mod kvm;
+mod other_versions;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
             ways::link_and_tunnel_work_over_a_way_for_smaller_packets_and_a_session_with_large_ones_goes_on,
             ; soak:
             back_and_forth::soak_a_guest_moves_to_and_fro_two_hundred_times,
+            other_versions::soak_a_guest_moves_to_and_from_a_host_of_0_1_0_in_both_roles_and_stays_when_that_is_upgraded,
             cuts::soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping,
             random::soak_whatever_is_hit_while_a_guest_moves_one_side_has_it_and_it_can_be_moved_again,
         ])
