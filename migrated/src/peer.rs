@@ -14,8 +14,13 @@
 //! A message is a length (four bytes, big endian, at most [`MESSAGE_BYTES_MAX`]) and a JSON object. Requests carry a
 //! number, which their answer repeats; notices carry none. Normative: `docs/wire.md`. What cannot be read, or is out of
 //! its bounds, ends the link: there is no guessing between two daemons.
+//!
+//! Fields that are not known are passed over, at every level: a newer host adds optional ones. Not in the description of
+//! a guest: who passes a device over starts another guest. What becomes of kinds that are not known is in `reading`.
+//! 0.1.0 passes nothing over, so a field that is added here has `#[serde(default, skip_serializing_if = …)]`.
 
 mod check;
+mod reading;
 
 use std::net::Ipv4Addr;
 
@@ -23,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use check::Bounded;
+pub use reading::{Asked, Told, read_call, read_message};
 
 use crate::guest::Guest;
 use crate::journal::Step;
@@ -42,7 +48,7 @@ pub struct Call {
 
 /// What the source asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
     /// May this guest come? If so: room is kept for it, and what receives it is started.
     Reserve(Box<Reserve>),
@@ -103,6 +109,23 @@ pub enum Request {
 }
 
 impl Request {
+    /// Every name of one.
+    pub const NAMES: [&str; 13] = [
+        "reserve",
+        "path-prepare",
+        "path-switch",
+        "path-back",
+        "take",
+        "verdict",
+        "consult",
+        "concluded",
+        "taken-back",
+        "readdress",
+        "introduce",
+        "abort",
+        "mirror",
+    ];
+
     /// Its name on the wire.
     pub fn name(&self) -> &'static str {
         match self {
@@ -125,7 +148,6 @@ impl Request {
 
 /// What the destination has to know of a guest before it lets it come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Reserve {
     /// The migration's number.
     pub migration: String,
@@ -151,7 +173,6 @@ pub struct Reserve {
 
 /// How big a disk is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct DiskSize {
     /// Its name in the guest's description.
     pub id: String,
@@ -163,7 +184,6 @@ pub struct DiskSize {
 
 /// The tunnel, seen from the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PathPrepare {
     /// The tunnel's number, the same at both ends (24 bits).
     pub tunnel: u32,
@@ -173,7 +193,7 @@ pub struct PathPrepare {
 
 /// From the destination to the source.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "message", rename_all = "kebab-case")]
 pub enum Message {
     /// To a request.
     Answer {
@@ -191,7 +211,7 @@ pub enum Message {
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
 pub enum Answer {
     /// Done.
     Done {},
@@ -216,7 +236,7 @@ pub enum Answer {
     },
     /// Which program answers.
     Introduced {
-        /// Its version ("0.1.0"); for people, not for decisions.
+        /// Its version ("0.1.0"): for people, and for a newer source that knows what that one does not.
         version: String,
     },
     /// What became of the names.
@@ -228,9 +248,14 @@ pub enum Answer {
     },
 }
 
+impl Answer {
+    /// Every name of one on the wire.
+    pub const NAMES: [&str; 7] =
+        ["done", "reserved", "refused", "verdict", "consulted", "introduced", "readdressed"];
+}
+
 /// What the destination keeps for a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Reserved {
     /// The reservation's number.
     pub reservation: String,
@@ -254,7 +279,7 @@ fn is_false(value: &bool) -> bool {
 
 /// What the destination says without being asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "notice", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "notice", rename_all = "kebab-case")]
 pub enum Notice {
     /// The whole guest is in the destination's QEMU, which is paused.
     Loaded {},
@@ -265,6 +290,11 @@ pub enum Notice {
         /// What, where, and what to do.
         reason: String,
     },
+}
+
+impl Notice {
+    /// Every name of one on the wire.
+    pub const NAMES: [&str; 3] = ["loaded", "running", "failed"];
 }
 
 /// Why bytes are no message.
@@ -354,7 +384,7 @@ mod tests {
             r#"{"id":1,"request":{"request":"explode"}}"#,
             r#"{"id":1}"#,
             "",
-            r#"{"id":1,"request":{"request":"readdress","now":true}}"#,
+            r#"{"id":1,"request":{"request":"consult"}}"#,
         ] {
             assert!(decode::<Call>(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -38,7 +38,10 @@ pub struct Hosts {
     daemons: [Option<Inmate>; 2],
     /// The file systems of the hosts' `state_dir`, where they have one.
     pub state_dirs: Vec<Volume>,
-    programs: [PathBuf; 2],
+    /// `migrated` and `blockd` of each.
+    programs: [[PathBuf; 2]; 2],
+    /// Which of them has those of an earlier version.
+    older: Option<End>,
     /// More words for the daemons.
     words: &'static [&'static str],
     /// Each has a wall clock of its own.
@@ -57,14 +60,19 @@ impl Hosts {
     pub fn with(mut plan: Plan, settings: &Settings) -> Result<Self, Missing> {
         programs(&["qemu-system-x86_64", "nft"])?;
         programs(if settings.own_clocks { &["cc"] } else { &[] })?;
-        let programs = [binaries::migrated()?, binaries::blockd()?];
-        plan.shared.extend(programs.iter().filter_map(|path| Some(path.parent()?.to_owned())));
+        let ours = [binaries::migrated()?, binaries::blockd()?];
+        let mut programs = [ours.clone(), ours];
+        if let Some((end, older)) = &settings.older {
+            programs[*end as usize].clone_from(older);
+        }
+        plan.shared.extend(programs.iter().flatten().filter_map(|path| Some(path.parent()?.to_owned())));
         let has_control_network = plan.control_network;
         let own_clocks = settings.own_clocks;
         let world = World::with(plan)?;
         let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
         let (daemons, state_dirs) = ([None, None], Vec::new());
-        let mut hosts = Self { daemons, state_dirs, programs, words, own_clocks, world };
+        let older = settings.older.as_ref().map(|(end, _)| *end);
+        let mut hosts = Self { daemons, state_dirs, programs, older, words, own_clocks, world };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -77,7 +85,7 @@ impl Hosts {
             if own_clocks {
                 clocks::place(site);
             }
-            let config = settings.config(site, end, control, &hosts.programs[1]);
+            let config = settings.config(site, end, control, &hosts.programs[index][1]);
             fs::write(site.join("config.toml"), config).expect("write a configuration");
             hosts.start(end);
         }
@@ -95,10 +103,12 @@ impl Hosts {
     pub fn start(&mut self, end: End) {
         let site = self.world.at(end);
         let config = site.inside("config.toml").display().to_string();
-        let program = self.programs[0].display().to_string();
+        let program = self.program(end).display().to_string();
         let holds = site.inside(hold::FOLDER).display().to_string();
-        let words = ["daemon", "--config", config.as_str(), "--hold-points", holds.as_str()];
-        let words = [&words, self.words].concat();
+        let holds = ["--hold-points", holds.as_str()];
+        // An earlier version has none.
+        let holds = if self.older == Some(end) { &holds[..0] } else { &holds };
+        let words = [&["daemon", "--config", config.as_str()], holds, self.words].concat();
         let daemon = if self.own_clocks {
             let environment = clocks::environment(site);
             let first = environment.iter().map(String::as_str).chain([program.as_str()]);
@@ -141,18 +151,32 @@ impl Hosts {
 
     /// The command line at a host, to be run.
     pub fn migrated(&self, end: End, words: &[&str]) -> Tool {
-        self.site(end).tool(&self.programs[0]).args(["--socket", "/run/migrated/api.sock"]).args(words)
+        self.site(end).tool(self.program(end)).args(["--socket", "/run/migrated/api.sock"]).args(words)
     }
 
     /// The command line at a host, started beside the test, its output appended to the site's file `log`.
     pub fn begin(&self, end: End, words: &[&str], log: &str) -> Inmate {
         let words = [&["--socket", "/run/migrated/api.sock"], words].concat();
-        self.site(end).start(&self.programs[0], words, log)
+        self.site(end).start(self.program(end), words, log)
     }
 
-    /// The program `migrated`.
-    pub fn program(&self) -> &Path {
-        &self.programs[0]
+    /// The program `migrated` of a host.
+    pub fn program(&self, end: End) -> &Path {
+        &self.programs[end as usize][0]
+    }
+
+    /// End the daemon of the host that has an earlier version, and start today's in its place. Processes of guests stay.
+    #[track_caller]
+    pub fn upgrade(&mut self) {
+        let end = self.older.take().expect("a host has an earlier version");
+        let ours = self.programs[1 - end as usize].clone();
+        let before = std::mem::replace(&mut self.programs[end as usize], ours);
+        self.daemon(end).kill();
+        let path = self.site(end).join("config.toml");
+        let config = fs::read_to_string(&path).expect("read a configuration");
+        let [before, now] = [&before[1], &self.programs[end as usize][1]].map(|path| format!("{path:?}"));
+        fs::write(&path, config.replace(&before, &now)).expect("write a configuration");
+        self.start(end);
     }
 
     /// What a command answers as JSON.

@@ -2,6 +2,7 @@
 
 pub mod requires;
 pub mod binaries;
+pub mod older;
 pub mod sim;
 pub mod house;
 pub mod wait;

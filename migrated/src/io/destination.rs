@@ -34,7 +34,7 @@ use crate::io::peer_channel::{PeerServer, PeerWriter};
 use crate::io::ram::receive;
 use crate::io::site::Site;
 use crate::link::Label;
-use crate::peer::{Answer, Call, Notice, Request};
+use crate::peer::{Answer, Asked, Notice, Request};
 use crate::phase::{Outcome, Phase};
 use crate::qmp::MigrateInfo;
 use crate::report::Report;
@@ -42,6 +42,7 @@ use crate::status::Status;
 
 use self::arrival::{Arrival, Start};
 
+pub use self::arrival::KeptArrival;
 pub use self::recovery::recover;
 
 /// How long a new link may take to say what it is for.
@@ -117,7 +118,7 @@ impl Visit {
                 // Whatever became of its source: the guest is here, and others may do something with it.
                 () = quiet(&self.link), if self.stage == Stage::Running => return Ok(()),
                 call = server.next() => match call {
-                    Some(call) => self.handle(call).await?,
+                    Some(asked) => self.handle(asked).await?,
                     None => return Ok(()),
                 },
                 accepted = self.link.accept() => {
@@ -136,7 +137,14 @@ impl Visit {
         }
     }
 
-    async fn handle(&mut self, call: Call) -> Result<()> {
+    async fn handle(&mut self, asked: Asked) -> Result<()> {
+        let call = match asked {
+            Asked::Call(call) => call,
+            Asked::Unknown { id, reason } => {
+                tracing::warn!(source = self.link.peer(), reason, "a request is refused");
+                return Ok(self.writer.answer(id, Answer::Refused { reasons: vec![reason] }).await?);
+            }
+        };
         let answer = match allow(self.stage, &call.request) {
             Ok(()) => self.perform(call.id, call.request).await,
             Err(reason) => Some(match call.request {

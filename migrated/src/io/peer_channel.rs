@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::peer::{Answer, Bounded, Call, Garbled, Message, Notice, Request, body_len, decode, encode};
+use crate::peer::{
+    Answer, Asked, Call, Garbled, Message, Notice, Request, Told, body_len, encode, read_call, read_message,
+};
 
 /// Notices that wait to be heard; there are four kinds, each comes once or twice.
 const NOTICES_MAX: usize = 16;
@@ -35,9 +37,12 @@ pub enum PeerError {
     /// It answered something else than was asked.
     #[error("the other host gave an answer that does not fit: {0:?}")]
     Unexpected(Box<Answer>),
+    /// It answered in a way that is not known here.
+    #[error("the other host gave an answer that this version does not know: {0:?}")]
+    Unknown(String),
 }
 
-type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Result<Answer, PeerError>>>>>>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// The source's end.
@@ -70,7 +75,7 @@ impl PeerClient {
             lock(&self.waiting).as_mut().ok_or(PeerError::Closed)?.insert(id, tell);
             write(&mut writer.1, &Call { id, request }).await?;
         }
-        match answer.await.map_err(|_| PeerError::Closed)? {
+        match answer.await.map_err(|_| PeerError::Closed)?? {
             Answer::Refused { reasons } => Err(PeerError::Refused(reasons)),
             answer => Ok(answer),
         }
@@ -86,15 +91,20 @@ impl PeerClient {
 }
 
 async fn listen<R: AsyncRead + Unpin>(mut reader: R, waiting: Waiting, notices: mpsc::Sender<Notice>) {
+    let answered = |id, answer| {
+        let waits = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&id));
+        // Nobody waits any more where the caller was stopped.
+        waits.map(|tell| tell.send(answer));
+    };
     let error = loop {
-        match read::<Message, _>(&mut reader).await {
-            Ok(Some(Message::Answer { id, answer })) => {
-                let waits = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&id));
-                // Nobody waits any more where the caller was stopped.
-                waits.map(|tell| tell.send(answer));
-            }
+        match read(&mut reader, read_message).await {
+            Ok(Some(Told::Message(Message::Answer { id, answer }))) => answered(id, Ok(answer)),
             // A notice more than anybody listens to is of a peer that repeats itself.
-            Ok(Some(Message::Notice { notice })) => drop(notices.try_send(notice)),
+            Ok(Some(Told::Message(Message::Notice { notice }))) => drop(notices.try_send(notice)),
+            Ok(Some(Told::UnknownAnswer { id, kind })) => answered(id, Err(PeerError::Unknown(kind))),
+            Ok(Some(Told::Unknown { kind })) => {
+                tracing::debug!(kind, "the other host says what this version does not know");
+            }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
@@ -108,7 +118,7 @@ async fn listen<R: AsyncRead + Unpin>(mut reader: R, waiting: Waiting, notices: 
 
 /// The destination's end.
 pub struct PeerServer {
-    calls: mpsc::Receiver<Call>,
+    calls: mpsc::Receiver<Asked>,
     writer: PeerWriter,
 }
 
@@ -126,9 +136,9 @@ impl PeerServer {
         let (tell, calls) = mpsc::channel(NOTICES_MAX);
         tokio::spawn(async move {
             loop {
-                match read::<Call, _>(&mut reader).await {
-                    Ok(Some(call)) => {
-                        if tell.send(call).await.is_err() {
+                match read(&mut reader, read_call).await {
+                    Ok(Some(asked)) => {
+                        if tell.send(asked).await.is_err() {
                             return;
                         }
                     }
@@ -141,7 +151,7 @@ impl PeerServer {
     }
 
     /// The next call; none: the channel has ended.
-    pub async fn next(&mut self) -> Option<Call> {
+    pub async fn next(&mut self) -> Option<Asked> {
         self.calls.recv().await
     }
 
@@ -172,11 +182,10 @@ async fn write(writer: &mut Writer, message: &impl Serialize) -> Result<(), Peer
     Ok(writer.flush().await?)
 }
 
-async fn read<T, R>(reader: &mut R) -> Result<Option<T>, PeerError>
-where
-    T: for<'a> Deserialize<'a> + Bounded,
-    R: AsyncRead + Unpin,
-{
+async fn read<T, R: AsyncRead + Unpin>(
+    reader: &mut R,
+    understand: fn(&[u8]) -> Result<T, Garbled>,
+) -> Result<Option<T>, PeerError> {
     let mut head = [0; 4];
     match reader.read_exact(&mut head).await {
         Ok(_) => {}
@@ -185,7 +194,7 @@ where
     }
     let mut body = vec![0; body_len(head)?];
     reader.read_exact(&mut body).await?;
-    Ok(Some(decode(&body)?))
+    Ok(Some(understand(&body)?))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -194,6 +203,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[tokio::test]
@@ -206,7 +217,11 @@ mod tests {
             let client = client.clone();
             tokio::spawn(async move { client.call(request).await })
         });
-        let (first, second) = (server.next().await.unwrap(), server.next().await.unwrap());
+        let mut next = async || match server.next().await.unwrap() {
+            Asked::Call(call) => call,
+            other => panic!("{other:?}"),
+        };
+        let (first, second) = (next().await, next().await);
         let writer = server.writer();
         writer.notice(Notice::Loaded {}).await.unwrap();
         for call in [second, first] {
@@ -219,6 +234,36 @@ mod tests {
         let [switched, back] = asked;
         assert_eq!(switched.await.unwrap().unwrap(), Answer::Done {});
         assert_eq!(back.await.unwrap().unwrap_err().to_string(), "there is none");
+        assert_eq!(notices.recv().await, Some(Notice::Loaded {}));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_known_is_answered_or_passed_over_and_the_channel_goes_on() {
+        let (mut here, there) = tokio::io::duplex(4096);
+        let mut server = PeerServer::start(there);
+        here.write_all(&encode(&json!({"id": 1, "request": {"request": "explode"}}))).await.unwrap();
+        here.write_all(&encode(&Call { id: 2, request: Request::PathSwitch {} })).await.unwrap();
+        assert!(matches!(server.next().await, Some(Asked::Unknown { id: 1, .. })));
+        assert!(matches!(server.next().await, Some(Asked::Call(Call { id: 2, .. }))));
+
+        let (here, mut there) = tokio::io::duplex(4096);
+        let (client, mut notices) = PeerClient::start(here);
+        let asked = tokio::spawn({
+            let client = client.clone();
+            async move { client.call(Request::PathSwitch {}).await }
+        });
+        let mut head = [0; 4];
+        there.read_exact(&mut head).await.unwrap();
+        there.read_exact(&mut vec![0; body_len(head).unwrap()]).await.unwrap();
+        for said in [
+            json!({"message": "song"}),
+            json!({"message": "notice", "notice": {"notice": "warm"}}),
+            json!({"message": "answer", "id": 1, "answer": {"answer": "perhaps"}}),
+            json!({"message": "notice", "notice": {"notice": "loaded", "since": 5}}),
+        ] {
+            there.write_all(&encode(&said)).await.unwrap();
+        }
+        assert!(matches!(asked.await.unwrap(), Err(PeerError::Unknown(kind)) if kind == "perhaps"));
         assert_eq!(notices.recv().await, Some(Notice::Loaded {}));
     }
 

@@ -28,7 +28,7 @@ use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
 use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
 
-pub use paths::{Paths, found};
+pub use paths::{KeptPaths, KeptTunnel, Paths, found};
 
 /// One host.
 pub struct Site {

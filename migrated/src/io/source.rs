@@ -45,6 +45,7 @@ use self::account::Account;
 use self::context::{Context, Heard};
 use self::recovery::{forget, tell_taken_back};
 
+pub use self::context::{Departure, Options};
 pub use self::path::{move_of, tap_of, tunnel_numbers, tunnels_of};
 pub use self::prepare::control;
 pub use self::recovery::{ask_for_ever, recover};

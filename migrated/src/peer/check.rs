@@ -1,7 +1,7 @@
 //! The bounds of everything that another host says, checked before anything is done with it.
 //!
 //! ```text
-//! bytes ── JSON, known fields ──► message ── bound ──► numbers and names in their ranges, or the link ends
+//! bytes ── JSON, known kinds ───► message ── bound ──► numbers and names in their ranges, or the link ends
 //!                                              └─────► texts for people: cut, without control characters
 //! reserve ── faults ──► refused with all reasons at once
 //! ```
@@ -162,7 +162,7 @@ fn short(text: &str) -> String {
 }
 
 /// Makes a text fit to be shown: not endless, and nothing in it that a terminal would obey.
-fn text(text: &mut String) {
+pub(super) fn text(text: &mut String) {
     let is_fit = |letter: char| !letter.is_control() || letter == '\n';
     if text.chars().count() > TEXT_CHARS_MAX || !text.chars().all(is_fit) {
         let fit = |letter| if is_fit(letter) { letter } else { '\u{fffd}' };

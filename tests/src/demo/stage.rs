@@ -81,7 +81,7 @@ impl Stage {
     /// How to look around by hand.
     pub fn directions(&self) -> Vec<String> {
         let enter = |end: End| format!("nsenter -a -t {}", self.hosts.site(end).pid());
-        let migrated = self.hosts.program().display().to_string();
+        let migrated = self.hosts.program(End::SiteA).display().to_string();
         let mut lines = vec!["Everything is left running. As root, from another terminal:".to_owned()];
         for end in [End::SiteA, End::SiteB] {
             lines.push(format!("  {} {migrated} --socket /run/migrated/api.sock list", enter(end)));

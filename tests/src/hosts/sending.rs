@@ -49,7 +49,7 @@ impl Hosts {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = format!("send-{}.log", COUNT.fetch_add(1, Ordering::Relaxed));
         let words = [&["--socket", "/run/migrated/api.sock", "--json", "send"], words].concat();
-        Sending(self.site(at).start(&self.programs[0], words, log))
+        Sending(self.site(at).start(self.program(at), words, log))
     }
 
     /// Ask for a move at a host that goes on by itself; its number.

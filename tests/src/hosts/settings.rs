@@ -1,7 +1,7 @@
 //! The configuration of a host's daemon.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::clocks;
 use crate::site::Site;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub own_clocks: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.
     pub tunnel_addresses: Option<[&'static str; 2]>,
+    /// The host that has other programs than these: `migrated` and `blockd`.
+    pub older: Option<(End, [PathBuf; 2])>,
 }
 
 impl Settings {

@@ -42,6 +42,7 @@ mod random;
 mod clocks;
 mod dns;
 mod kvm;
+mod other_versions;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         random::soak_whatever_is_hit_by_odd_seeds_one_side_has_the_guest_and_it_can_be_moved_again,
         back_and_forth::soak_a_guest_moves_to_and_fro_two_hundred_times,
         cuts::soak_a_move_survives_cuts_of_minutes_and_a_minute_of_flapping,
+        other_versions::soak_a_guest_moves_to_and_from_a_host_of_0_1_0_in_both_roles_and_stays_when_that_is_upgraded,
         kinds::soak_kinds_of_guests_move_between_newer_qemus,
         paused::with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks,
         paused::cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back,

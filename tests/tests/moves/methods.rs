@@ -74,7 +74,7 @@ pub fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
     let hosts = require!(Hosts::with(over(WanProfile::wan20()), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
-    let program = hosts.program().display().to_string();
+    let program = hosts.program(End::SiteA).display().to_string();
     let transport = format!("exec:{program} link-stdio --to {}:7700", End::SiteB.address());
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY, &["--transport", &transport]].concat());
     let carriers = || {

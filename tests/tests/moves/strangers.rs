@@ -32,7 +32,7 @@ pub fn a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_a
     let socket = "/run/migrated/api.sock";
     assert_eq!(site.shell(&format!("stat -c %a:%u {socket}")).trim(), "600:0");
     let as_nobody = || {
-        let program = hosts.program().to_str().expect("a plain path");
+        let program = hosts.program(End::SiteA).to_str().expect("a plain path");
         site.tool("setpriv").args(NOBODY).args([program, "--socket", socket])
     };
     let unpair = ["unpair", "site-a"];
@@ -58,9 +58,11 @@ pub fn a_user_who_is_not_the_daemons_and_a_host_that_is_not_paired_are_refused_a
     let config = "name = \"stranger\"\nlisten = \"127.0.0.1:7700\"\nstate_dir = \"/site/state\"\n\
                   images_dir = \"/site/images\"\nboot_dir = \"/site/boot\"\nruntime_dir = \"/run/migrated\"\n";
     fs::write(stranger.join("config.toml"), config).expect("write a configuration");
-    let mut daemon = stranger.start(hosts.program(), ["daemon", "--config", "/site/config.toml"], "log");
-    let ask =
-        |words: &[&str]| stranger.tool(hosts.program()).args(["--socket", socket, "--json"]).args(words);
+    let mut daemon =
+        stranger.start(hosts.program(End::SiteA), ["daemon", "--config", "/site/config.toml"], "log");
+    let ask = |words: &[&str]| {
+        stranger.tool(hosts.program(End::SiteA)).args(["--socket", socket, "--json"]).args(words)
+    };
     wait_until(PATIENCE, "a daemon to answer", || ask(&["list"]).output().status.success());
     let seen: Value = serde_json::from_str(&ask(&["hosts"]).run()).expect("it answers in JSON");
     assert_eq!((&seen[0]["name"], &seen[0]["reachable"]), (&"site-b".into(), &false.into()), "{seen}");

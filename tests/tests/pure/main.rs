@@ -6,3 +6,4 @@ mod simulation;
 mod model;
 mod oracle;
 mod fuzz;
+mod versions;

@@ -27,7 +27,7 @@ use crate::report::{Abort, Undone};
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// What of a guest on its way the daemon after this one has to know; the journal says how far it came.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KeptArrival {
     /// Where it comes from.
     pub source: String,

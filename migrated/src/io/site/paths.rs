@@ -27,20 +27,25 @@ use crate::io::registry::Folder;
 
 /// What outlives the daemon and the host's power of a guest's tunnels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    guest: String,
-    tunnels: Vec<Written>,
-    is_home: bool,
+pub struct KeptPaths {
+    /// Which guest.
+    pub guest: String,
+    /// The newest first.
+    pub tunnels: Vec<KeptTunnel>,
+    /// It was here when it moved first.
+    pub is_home: bool,
 }
 
 /// One of them: its number, and what it is in words of the tunnel's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Written {
-    number: u32,
-    tunnel: String,
+pub struct KeptTunnel {
+    /// The tunnel's number.
+    pub number: u32,
+    /// A record of `tunnel::record`.
+    pub tunnel: String,
 }
 
-impl Written {
+impl KeptTunnel {
     fn of(tunnel: &Tunnel) -> Self {
         Self { number: number(tunnel), tunnel: tunnel.written() }
     }
@@ -71,7 +76,7 @@ impl Paths {
     /// Finds the tunnels again that the daemon before this one has kept. Gives the addresses of this site's pool that
     /// lead into them, each with its guest.
     pub async fn find(&self) -> Vec<(Ipv4Addr, String)> {
-        let records: Vec<Record> = match self.folder.load() {
+        let records: Vec<KeptPaths> = match self.folder.load() {
             Ok(records) => records,
             Err(error) => {
                 error!(%error, "cannot read which tunnels are kept in state_dir");
@@ -81,7 +86,7 @@ impl Paths {
         let has_booted = !self.boot_mark.exists();
         let mut is_complete = true;
         let mut addresses = Vec::new();
-        for Record { guest, tunnels, is_home } in records {
+        for KeptPaths { guest, tunnels, is_home } in records {
             let written = tunnels.len();
             let tunnels = match has_booted {
                 true => again(&guest, tunnels).await,
@@ -160,12 +165,12 @@ impl Paths {
 
     async fn replace(&self, all: &mut BTreeMap<String, Kept>, guest: &str, kept: Kept) {
         let is_home = kept.is_home;
-        let fresh: Vec<Written> = kept.tunnels.iter().map(Written::of).collect();
+        let fresh: Vec<KeptTunnel> = kept.tunnels.iter().map(KeptTunnel::of).collect();
         let earlier = all.insert(guest.to_owned(), kept).unwrap_or_default().tunnels;
         // Found again by a daemon after one that ends in the middle of this, which may be asked to do it again.
         let is_fresh = |tunnel: &Tunnel| fresh.iter().any(|written| written.number == number(tunnel));
         let earlier: Vec<Tunnel> = earlier.into_iter().filter(|tunnel| !is_fresh(tunnel)).collect();
-        let both = fresh.iter().cloned().chain(earlier.iter().map(Written::of)).collect();
+        let both = fresh.iter().cloned().chain(earlier.iter().map(KeptTunnel::of)).collect();
         self.save(guest, both, is_home);
         if !earlier.is_empty() {
             remove(guest, earlier).await;
@@ -181,8 +186,8 @@ impl Paths {
         }
     }
 
-    fn save(&self, guest: &str, tunnels: Vec<Written>, is_home: bool) {
-        let record = Record { guest: guest.to_owned(), tunnels, is_home };
+    fn save(&self, guest: &str, tunnels: Vec<KeptTunnel>, is_home: bool) {
+        let record = KeptPaths { guest: guest.to_owned(), tunnels, is_home };
         if let Err(error) = tokio::task::block_in_place(|| self.folder.save(guest, &record)) {
             error!(guest, %error, "cannot write down which tunnels are kept: the next daemon does not know of them");
         }
@@ -194,9 +199,9 @@ fn number(tunnel: &Tunnel) -> u32 {
 }
 
 /// The tunnels that are written down, also those that the kernel has lost.
-async fn again(guest: &str, written: Vec<Written>) -> Vec<Tunnel> {
+async fn again(guest: &str, written: Vec<KeptTunnel>) -> Vec<Tunnel> {
     let mut tunnels = Vec::new();
-    for Written { number, tunnel } in written {
+    for KeptTunnel { number, tunnel } in written {
         match Tunnel::again(number, &tunnel).await {
             Ok(tunnel) => tunnels.push(tunnel),
             // It stays written down, for the daemon after this one.

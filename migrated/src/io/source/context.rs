@@ -32,7 +32,7 @@ use crate::report::Undone;
 use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// The address and the names change with the site.
     pub wan: bool,
@@ -55,7 +55,7 @@ pub struct Options {
 }
 
 /// What of a migration the daemon after this one has to know; the journal says how far it came.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     /// Its number.
     pub migration: String,
