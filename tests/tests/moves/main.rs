@@ -41,6 +41,7 @@ mod random;
 mod clocks;
 mod dns;
 mod kvm;
+mod bench;
 
 /// The words of the main job.
 const MAIN_JOB: [&str; 3] = ["--wan", "web", "site-b"];
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
     ways::a_move_survives_the_death_of_either_network_while_memory_goes_and_data_leaves_the_control_network_again,
             afterwards::a_disk_that_was_left_is_fenced_and_nothing_starts_its_guest_there,
             back_and_forth::a_guest_that_moves_to_and_fro_twenty_times_leaves_nothing_behind_and_loses_nothing,
+            bench::the_course_wan20_is_measured_from_end_to_end_in_small,
+            bench::the_course_lan100_is_measured_from_end_to_end_in_small,
+            bench::the_course_bradford_is_measured_from_end_to_end_in_small,
             bandwidth::a_move_follows_the_bandwidth_that_it_is_set_until_it_has_ended,
             bandwidth::memory_gets_more_of_the_link_than_the_bulk_of_a_disk,
             cancelled::a_move_is_cancelled_in_each_phase_and_the_guest_runs_on_until_one_is_not,
