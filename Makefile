@@ -39,9 +39,10 @@ sim: ## Run both simulations over SEEDS=n seeds (20000 unless given)
 soak: build ## Run the long tests: those that are ignored and have "soak" in their name
 	cargo test --locked -p tests -- --ignored soak
 
-bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
+# What is measured is what `make build` ships.
+bench: build ## Measure beside the peers, or go on where that was stopped (ARGS="--only link --against old.jsonl"; --help)
 	cargo build --release --locked -p tests --bins
-	cargo run --release --locked -p tests --bin bench
+	cargo run --release --locked -p tests --bin bench -- $(ARGS)
 
 deny: ## Check licences, bans and advisories of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \

@@ -30,7 +30,7 @@ use super::session::{Asked, Session};
 use end::{Order, Sent, introduce};
 
 /// How much is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Effort {
     /// Pairs of runs.
     pub pairs: usize,
@@ -42,13 +42,17 @@ pub struct Effort {
     pub cut_s: u64,
     /// Seconds for which each of three bandwidths holds.
     pub hold_s: u64,
+    /// Ways over which the goodput is measured.
+    ways: &'static [Way],
 }
 
 impl Effort {
     /// For figures.
-    pub const FULL: Self = Self { pairs: 5, seconds: 10, bytes: 100_000_000, cut_s: 4, hold_s: 5 };
+    pub const FULL: Self =
+        Self { pairs: 5, seconds: 10, bytes: 100_000_000, cut_s: 4, hold_s: 5, ways: &WAYS };
     /// To see that it runs.
-    pub const QUICK: Self = Self { pairs: 1, seconds: 2, bytes: 30_000_000, cut_s: 1, hold_s: 1 };
+    pub const QUICK: Self =
+        Self { pairs: 1, seconds: 1, bytes: 60_000_000, cut_s: 1, hold_s: 1, ways: &[WAYS[1], WAYS[4]] };
 }
 
 /// The link under test.
@@ -76,11 +80,11 @@ const CPU: &str = "CPU time of both ends";
 const LIMITS: &str = "new bandwidths";
 const LOOPBACK: &str = "loopback";
 
-fn goodput_name((rate_mbit, round_trip, loss): (u32, Duration, f64)) -> String {
+fn goodput_name((rate_mbit, round_trip, loss): Way) -> String {
     format!("{rate_mbit} Mbit/s, {} ms, {loss} % lost", round_trip.as_millis())
 }
 
-fn striped_name(way: (u32, Duration, f64)) -> String {
+fn striped_name(way: Way) -> String {
     goodput_name(way) + ", 8 connections with cubic"
 }
 
@@ -88,8 +92,11 @@ fn cut_name(effort: Effort) -> String {
     format!("cut of {} s", effort.cut_s)
 }
 
-/// The ways that packets are lost on: rate, round trip, per cent.
-const WAYS: [(u32, Duration, f64); 5] = [
+/// A way: Mbit/s, round trip, per cent of the packets that are lost in each direction.
+type Way = (u32, Duration, f64);
+
+/// All of them.
+const WAYS: [Way; 5] = [
     (RATE_MBIT, ROUND_TRIP, 0.0),
     (RATE_MBIT, ROUND_TRIP, 0.1),
     (RATE_MBIT, ROUND_TRIP, 1.0),
@@ -105,8 +112,8 @@ const LOW: u64 = 2_500_000;
 pub fn measure(session: &mut Session, effort: Effort) -> Result<(), Missing> {
     program("iperf3")?;
     let lab = OnceCell::new();
-    for way in WAYS {
-        measure_goodput(session, &lab, way, effort)?;
+    for way in effort.ways {
+        measure_goodput(session, &lab, *way, effort)?;
     }
     let plain = || Course::on(&lab, (RATE_MBIT, ROUND_TRIP, 0.0));
     let conditions = format!("{RATE_MBIT} Mbit/s, {} ms, {} bytes", ROUND_TRIP.as_millis(), effort.bytes);
@@ -128,7 +135,7 @@ fn asked(course: &str, conditions: &str, pairs: usize) -> Asked {
 fn measure_goodput(
     session: &mut Session,
     lab: &OnceCell<Course>,
-    way: (u32, Duration, f64),
+    way: Way,
     effort: Effort,
 ) -> Result<(), Missing> {
     let conditions = format!("{} s, judged by the second half", effort.seconds);
@@ -162,10 +169,7 @@ struct Course {
 
 impl Course {
     /// The one that there is, or a new one, with links like this.
-    fn on(
-        lab: &OnceCell<Self>,
-        (rate_mbit, round_trip, loss): (u32, Duration, f64),
-    ) -> Result<&Self, Missing> {
+    fn on(lab: &OnceCell<Self>, (rate_mbit, round_trip, loss): Way) -> Result<&Self, Missing> {
         let profile = WanProfile::new(rate_mbit, round_trip).lossy(loss);
         if lab.get().is_none() {
             // Nobody else fills it.
@@ -206,7 +210,9 @@ impl Course {
 
     /// Mbit/s of one stream of iperf3.
     fn iperf(&self, effort: Effort) -> f64 {
-        let (seconds, omitted) = ((effort.seconds / 2).to_string(), (effort.seconds / 2).to_string());
+        let half = effort.seconds / 2;
+        // No seconds would be for ever.
+        let (seconds, omitted) = (half.max(1).to_string(), half.to_string());
         let words =
             ["-c", End::SiteB.address(), "-p", IPERF_PORT, "-C", "bbr", "-J", "-t", &seconds, "-O", &omitted];
         let said: Value = serde_json::from_str(&self.world.site_a.tool("iperf3").args(words).run())

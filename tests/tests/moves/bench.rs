@@ -24,7 +24,7 @@ fn check(course: &str) {
     let trial = require!(Trial::run(env!("CARGO_BIN_EXE_bench"), &["--only", "moves", "--course", course]));
     let records = trial.records();
     assert_eq!((records.0.len(), records.courses(Part::Moves)), (1, vec![course]));
-    let sides = ["QEMU", "QEMU, multifd zstd", "ours"];
+    let sides = ["QEMU, multifd zstd", "QEMU", "ours"];
     let metrics = [
         "bytes on the wire",
         "downtime",

@@ -8,7 +8,7 @@ use crate::bench::statistics::ratios;
 
 use super::{
     AGAIN, CLEAR, CPU, DOWN, Effort, GOODPUT, IPERF, LIMITS, LONG_RATE_MBIT, LONG_ROUND_TRIP, LOOPBACK, RATE,
-    RATE_MBIT, ROUND_TRIP, UP, WAYS, cut_name, goodput_name, striped_name,
+    RATE_MBIT, ROUND_TRIP, UP, cut_name, goodput_name, striped_name,
 };
 
 /// Under which conditions.
@@ -27,8 +27,8 @@ pub fn how(effort: Effort) -> String {
 /// All of them.
 pub fn tables(records: &Records, effort: Effort) -> Vec<Table> {
     vec![
-        goodput(records, RATE_MBIT, ROUND_TRIP),
-        goodput(records, LONG_RATE_MBIT, LONG_ROUND_TRIP),
+        goodput(records, effort, RATE_MBIT, ROUND_TRIP),
+        goodput(records, effort, LONG_RATE_MBIT, LONG_ROUND_TRIP),
         costs(records, effort),
     ]
 }
@@ -37,12 +37,12 @@ fn series(records: &Records, course: &str, who: &str, metric: &str) -> Vec<f64> 
     records.series(Part::Link, course, who, metric)
 }
 
-fn goodput(records: &Records, rate_mbit: u32, round_trip: Duration) -> Table {
+fn goodput(records: &Records, effort: Effort, rate_mbit: u32, round_trip: Duration) -> Table {
     let mut table = Table::new(
         &format!("Goodput of the link, {rate_mbit} Mbit/s, {} ms there and back", round_trip.as_millis()),
         "loss each way | link, Mbit/s | iperf3 with BBR | ratio | wanted | verdict | 8 connections with cubic, Mbit/s",
     );
-    for way in WAYS.into_iter().filter(|way| (way.0, way.1) == (rate_mbit, round_trip)) {
+    for way in effort.ways.iter().copied().filter(|way| (way.0, way.1) == (rate_mbit, round_trip)) {
         let of = |who| series(records, &goodput_name(way), who, GOODPUT);
         let (ours, theirs) = (of(OURS), of(IPERF));
         let ratio = ratios(&ours, &theirs);
