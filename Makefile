@@ -37,9 +37,10 @@ soak: ## Run the long tests (ARGS=NAME: those with that in their name)
 	cargo test --locked --workspace --lib --test pure --test parts --no-fail-fast -- --ignored soak
 	cargo test --locked --workspace --test moves -- --ignored $(ARGS)
 
-bench: build ## Compare blockd with its peers side by side; writes bench/RESULTS.md
+# What is measured is what `make build` ships.
+bench: build ## Measure beside the peers, or go on where that was stopped (ARGS="--only link --against old.jsonl"; --help)
 	cargo build --release --locked -p tests --bins
-	cargo run --release --locked -p tests --bin bench
+	cargo run --release --locked -p tests --bin bench -- $(ARGS)
 
 deny: ## Check licences, bans and advisories of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { \

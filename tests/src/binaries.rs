@@ -1,9 +1,10 @@
 //! Where the tests find what they run: the programs, and the kernel of test guests.
 //!
 //! The programs are those of the profile that the test itself was built in, and cargo is asked for them before the first
-//! is used: nobody tests a program that is older than its sources.
+//! is used: nobody tests a program that is older than its sources, and a benchmark measures what is shipped.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,15 +53,29 @@ fn ask_cargo() -> Result<(), String> {
     if env::var_os(ARE_BUILT).is_some() {
         return Ok(());
     }
-    let folder = profile_dir();
-    let profile = folder.file_name().expect("a profile has a name");
+    if !is_release() {
+        let folder = profile_dir();
+        let profile = folder.file_name().expect("a profile has a name");
+        let profile = if profile == "debug" { OsStr::new("dev") } else { profile };
+        return cargo_build(&["--workspace", "--bins"], profile);
+    }
+    // As `make build` does it. With the tests in the same build, features that they ask of our dependencies would be
+    // switched on in what is measured.
+    cargo_build(&["-p", "blockd", "-p", "migrated"], OsStr::new("release"))?;
+    cargo_build(&["-p", "tests", "--bin", "prober"], OsStr::new("release"))
+}
+
+/// Whether the programs are those that are shipped.
+pub fn is_release() -> bool {
+    profile_dir().ends_with("release")
+}
+
+fn cargo_build(what: &[&str], profile: &OsStr) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--profile"]);
-    command.arg(if profile == "debug" { "dev".as_ref() } else { profile });
-    let target = target_dir();
-    let output = command.arg("--target-dir").arg(&target).output();
+    command.args(["build", "--quiet", "--locked"]).args(what).arg("--profile").arg(profile);
+    let output = command.arg("--target-dir").arg(target_dir()).output();
     let output = output.map_err(|error| format!("cannot run cargo to build the programs: {error}"))?;
     // Sources that do not compile are no reason to skip a test.
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

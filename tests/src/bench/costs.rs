@@ -7,16 +7,17 @@ use crate::daemon::Daemon;
 use crate::disk::FaultyDisk;
 use crate::lab::Lab;
 use crate::relay::BlackHole;
-use crate::requires;
+use crate::requires::{self, Missing};
 use crate::scratch::Scratch;
 
 use super::client::Client;
 use super::comparison::Effort;
 use super::load::{Kind, Load};
-use super::report::{Table, Verdict, at_most, figure};
+use super::record::{Figure, OURS, Part, Records};
+use super::report::{Table, at_most, figures, verdict};
 use super::servers::cpu_ns;
-use super::statistics::{Median, median, percentile, ratios};
-use super::stream;
+use super::session::{Asked, Session};
+use super::statistics::{percentile, ratios};
 
 /// Microseconds of CPU that recording may add to a write of 4 KiB.
 const WANTED_RECORDING_US: f64 = 1.5;
@@ -27,80 +28,131 @@ const WANTED_MEMORY_MIB: u64 = 64;
 /// Bytes of the default delta queue.
 const QUEUE_MIB: u64 = 64;
 
-/// All figures in one table.
-pub fn run(lab: &Lab, effort: Effort) -> Table {
-    let mut table = Table::new("Recording and replica", "figure | wanted | measured | verdict");
-    recording(lab, effort, &mut table);
-    stalled(lab, effort, &mut table);
-    stalled_on_a_slow_disk(lab, effort, &mut table);
-    memory(lab, effort, &mut table);
-    stream::run(lab, effort, &mut table);
-    table
+/// The image whose bitmap is to be small.
+const IMAGE_OF_MEMORY_BYTES: u64 = 1 << 40;
+const BITMAP_MIB: u64 = (IMAGE_OF_MEMORY_BYTES / 4096 / 8) >> 20;
+
+/// The slow disk: delay of a request, and what is on it.
+const SLOW_MS: u32 = 5;
+const SLOW_IMAGE_BYTES: u64 = 64 << 20;
+
+/// The courses, as the records name them.
+const RECORDING: &str = "recording";
+const STALLED: &str = "stalled replica";
+const SLOW_DISK: &str = "stalled replica, slow disk";
+const MEMORY: &str = "memory";
+
+const CPU_OFF: &str = "CPU time of a write, not recording";
+const CPU_ON: &str = "CPU time of a write, recording";
+const P99_OFF: &str = "p99 of a write, not recording";
+const P99_ON: &str = "p99 of a write, replica stalled";
+const RESIDENT: &str = "resident memory";
+
+/// Measure what is lacking.
+pub fn measure(session: &mut Session, effort: Effort) -> Result<(), Missing> {
+    let lab = Lab::with(&[])?;
+    recording(session, &lab, effort)?;
+    stalled(session, &lab, effort)?;
+    let needed = ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4"];
+    match requires::programs(&needed).and_then(|()| requires::root()) {
+        Ok(()) => stalled_on_a_slow_disk(session, &lab, effort)?,
+        // The only course that needs so much.
+        Err(missing) => eprintln!("{SLOW_DISK}: not measured: {missing}"),
+    }
+    memory(session, &lab, effort)
 }
 
-fn words(cells: [&str; 4]) -> Vec<String> {
-    cells.map(String::from).to_vec()
+/// What these records say.
+pub fn rows(records: &Records, table: &mut Table) {
+    let series = |course, metric| records.series(Part::Costs, course, OURS, metric);
+    let (off, on) = (series(RECORDING, CPU_OFF), series(RECORDING, CPU_ON));
+    let added: Vec<f64> = on.iter().zip(&off).map(|(on, off)| on - off).collect();
+    table.row(vec![
+        "CPU time that recording adds to a 4 KiB write, µs".to_owned(),
+        format!("≤ {WANTED_RECORDING_US} µs"),
+        figures(&added),
+        at_most(&added, WANTED_RECORDING_US),
+    ]);
+    for (course, name) in [
+        (STALLED, "p99 of a write with the replica's stream stalled, times that without recording"),
+        (SLOW_DISK, "the same behind a disk with 5 ms delay (nbdkit's delay filter, nbdfuse, loop, ext4)"),
+    ] {
+        let times = ratios(&series(course, P99_ON), &series(course, P99_OFF));
+        let verdict = verdict(&times, |found| found.low <= 1.0);
+        table.row(vec![name.to_owned(), "1 in the interval".to_owned(), figures(&times), verdict]);
+    }
+    let resident = series(MEMORY, RESIDENT);
+    let wanted_mib = WANTED_MEMORY_MIB + QUEUE_MIB + BITMAP_MIB;
+    table.row(vec![
+        "resident memory, 1 TiB sparse image, recording".to_owned(),
+        format!("≤ {wanted_mib} MiB (64 + queue + bitmap)"),
+        resident.first().map_or_else(|| figures(&[]), |mib| format!("{mib:.0} MiB")),
+        at_most(&resident, wanted_mib as f64),
+    ]);
+}
+
+fn asked(course: &str, conditions: String, pairs: usize) -> Asked {
+    Asked { part: Part::Costs, course: course.to_owned(), conditions, pairs }
 }
 
 fn pid(disk: &Daemon) -> u32 {
     disk.serving_pid().expect("the daemon has a child that serves")
 }
 
-fn recording(lab: &Lab, effort: Effort, table: &mut Table) {
-    eprintln!("recording");
-    let image = lab.scratch.patterned("recorded.image", effort.image_bytes, 2);
-    let disk = lab.serve("recorded", &image).flags(["--cache", "buffered"]).start();
+fn recording(session: &mut Session, lab: &Lab, effort: Effort) -> Result<(), Missing> {
     let load = Load::random(Kind::Write, 16, effort.requests);
-    let cost_us = |seed: u64| {
+    let cost_us = |disk: &Daemon, seed: usize| {
         let mut client = Client::connect(disk.nbd()).expect("connect");
-        let offsets = load.offsets(client.size_bytes(), seed);
-        let before = cpu_ns(pid(&disk));
+        let offsets = load.offsets(client.size_bytes(), seed as u64);
+        let before = cpu_ns(pid(disk));
         client.run(&load, &offsets).expect("run a load");
-        (cpu_ns(pid(&disk)) - before) as f64 / 1e3 / load.requests as f64
+        (cpu_ns(pid(disk)) - before) as f64 / 1e3 / load.requests as f64
     };
-    cost_us(0);
-    let added: Vec<f64> = (1..=effort.pairs as u64)
-        .map(|round| {
-            disk.ctl(&["record", "off"]);
-            let off_us = cost_us(round);
-            disk.ctl(&["record", "on"]);
-            cost_us(round) - off_us
-        })
-        .collect();
-    let added = median(&added);
-    let verdict = at_most(added, WANTED_RECORDING_US).to_string();
-    let wanted = format!("≤ {WANTED_RECORDING_US} µs");
-    table.row(vec![
-        "CPU time that recording adds to a 4 KiB write, µs".into(),
-        wanted,
-        figure(added),
-        verdict,
-    ]);
+    let set_up = || {
+        let image = lab.scratch.patterned("recorded.image", effort.image_bytes, 2);
+        let disk = lab.serve("recorded", &image).flags(["--cache", "buffered"]).start();
+        // The first run warms up.
+        cost_us(&disk, 0);
+        Ok(disk)
+    };
+    let conditions = conditions(effort.requests, effort.image_bytes);
+    session.course(asked(RECORDING, conditions, effort.pairs), set_up, |disk, pair| {
+        disk.ctl(&["record", "off"]);
+        let off = Figure::less(OURS, CPU_OFF, "µs", cost_us(disk, pair));
+        disk.ctl(&["record", "on"]);
+        let on = Figure::less(OURS, CPU_ON, "µs", cost_us(disk, pair));
+        Ok(vec![off, on].into())
+    })
 }
 
-fn stalled(lab: &Lab, effort: Effort, table: &mut Table) {
-    eprintln!("stalled replica");
-    let images = ["plain", "stalled"]
-        .map(|name| lab.scratch.patterned(&format!("{name}.image"), effort.image_bytes, 3));
-    let p99 = stalled_p99(lab, &lab.scratch, &images, "buffered", effort, effort.requests);
-    let name = "p99 of a write with the replica's stream stalled, times that without recording";
-    table.row(vec![name.into(), "1 in the interval".into(), figure(p99), within(p99).to_string()]);
+fn conditions(requests: usize, image_bytes: u64) -> String {
+    format!("{requests} requests a run, image of {} MiB", image_bytes >> 20)
 }
 
-fn stalled_on_a_slow_disk(lab: &Lab, effort: Effort, table: &mut Table) {
-    let name = "the same behind a disk with 5 ms delay (nbdkit's delay filter, nbdfuse, loop, ext4)";
-    let needed =
-        ["nbdkit", "nbdfuse", "losetup", "mkfs.ext4"].iter().try_for_each(|p| requires::program(p).map(drop));
-    if let Err(missing) = needed.and_then(|()| requires::root()) {
-        table.row(words([name, "1 in the interval", &format!("not measured: {missing}"), "–"]));
-        return;
-    }
-    eprintln!("stalled replica on a slow disk");
-    let grounds = [Scratch::new(), Scratch::new()];
-    let disks = grounds.each_ref().map(|ground| FaultyDisk::new(ground, 512 << 20, 5));
-    let images = disks.each_ref().map(|disk| filled_image(disk.path(), 64 << 20));
-    let p99 = stalled_p99(lab, &grounds[0], &images, "direct", effort, effort.requests.min(2000));
-    table.row(vec![name.into(), "1 in the interval".into(), figure(p99), within(p99).to_string()]);
+fn stalled(session: &mut Session, lab: &Lab, effort: Effort) -> Result<(), Missing> {
+    let set_up = || {
+        let images = ["plain", "stalled"]
+            .map(|name| lab.scratch.patterned(&format!("{name}.image"), effort.image_bytes, 3));
+        Ok(Stalled::new(lab, &lab.scratch, &images, "buffered", effort.requests))
+    };
+    let conditions = conditions(effort.requests, effort.image_bytes);
+    session.course(asked(STALLED, conditions, effort.pairs), set_up, |stalled, pair| {
+        Ok(stalled.pair(pair).into())
+    })
+}
+
+fn stalled_on_a_slow_disk(session: &mut Session, lab: &Lab, effort: Effort) -> Result<(), Missing> {
+    let requests = effort.requests.min(2000);
+    let set_up = || {
+        let grounds = [Scratch::new(), Scratch::new()];
+        let disks = grounds.each_ref().map(|ground| FaultyDisk::new(ground, 512 << 20, SLOW_MS));
+        let images = disks.each_ref().map(|disk| filled_image(disk.path(), SLOW_IMAGE_BYTES));
+        // The daemons end before the disks that they are on, and these before the ground.
+        Ok((Stalled::new(lab, &grounds[0], &images, "direct", requests), disks, grounds))
+    };
+    let conditions = conditions(requests, SLOW_IMAGE_BYTES) + &format!(" with {SLOW_MS} ms of delay");
+    let asked = asked(SLOW_DISK, conditions, effort.pairs);
+    session.course(asked, set_up, |(stalled, ..), pair| Ok(stalled.pair(pair).into()))
 }
 
 fn filled_image(folder: &Path, size_bytes: u64) -> PathBuf {
@@ -110,68 +162,73 @@ fn filled_image(folder: &Path, size_bytes: u64) -> PathBuf {
     path
 }
 
-/// p99 of write latency with a replica that accepts and never reads, over that without recording.
-fn stalled_p99(
-    lab: &Lab,
-    ground: &Scratch,
-    images: &[PathBuf; 2],
-    cache: &str,
-    effort: Effort,
-    requests: usize,
-) -> Median {
-    let serve = |name: &str, image: &Path| {
-        lab.serve(&format!("{name}-{cache}"), image).flags(["--cache", cache]).start()
-    };
-    let disks = [serve("plain", &images[0]), serve("stalled", &images[1])];
-    let hole = BlackHole::listen(&ground.join("hole"));
-    disks[1].ctl(&["record", "on"]);
-    disks[1].ctl(&["replicate", &hole.path().to_string_lossy()]);
-    let load = Load::random(Kind::Write, 16, requests);
-    let p99 = |disk: &Daemon, seed: u64| {
-        let mut client = Client::connect(disk.nbd()).expect("connect");
-        let offsets = load.offsets(client.size_bytes(), seed);
-        let mut run = client.run(&load, &offsets).expect("run a load");
-        percentile(&mut run.latencies_ns, 0.99) as f64
-    };
-    let mut series = [Vec::new(), Vec::new()];
-    for round in 0..=effort.pairs {
-        for turn in 0..2 {
-            let index = (round + turn) % 2;
-            let found = p99(&disks[index], round as u64);
-            // The first round warms up.
-            if round > 0 {
-                series[index].push(found);
-            }
-        }
+/// A daemon with a replica that accepts and never reads, and one that does not record.
+struct Stalled {
+    disks: [Daemon; 2],
+    _hole: BlackHole,
+    load: Load,
+}
+
+impl Stalled {
+    fn new(lab: &Lab, ground: &Scratch, images: &[PathBuf; 2], cache: &str, requests: usize) -> Self {
+        let serve = |name: &str, image: &Path| {
+            lab.serve(&format!("{name}-{cache}"), image).flags(["--cache", cache]).start()
+        };
+        let disks = [serve("plain", &images[0]), serve("stalled", &images[1])];
+        let hole = BlackHole::listen(&ground.join("hole"));
+        disks[1].ctl(&["record", "on"]);
+        disks[1].ctl(&["replicate", &hole.path().to_string_lossy()]);
+        let stalled = Self { disks, _hole: hole, load: Load::random(Kind::Write, 16, requests) };
+        // The first round warms up.
+        stalled.pair(0);
+        stalled
     }
-    median(&ratios(&series[1], &series[0]))
+
+    /// p99 of write latency of each; who begins changes from pair to pair.
+    fn pair(&self, pair: usize) -> Vec<Figure> {
+        let turns = (0..2).map(|turn| (pair + turn) % 2);
+        let name = |index| [P99_OFF, P99_ON][index];
+        turns.map(|index| Figure::less(OURS, name(index), "µs", self.p99_us(index, pair as u64))).collect()
+    }
+
+    fn p99_us(&self, index: usize, seed: u64) -> f64 {
+        let mut client = Client::connect(self.disks[index].nbd()).expect("connect");
+        let offsets = self.load.offsets(client.size_bytes(), seed);
+        let mut run = client.run(&self.load, &offsets).expect("run a load");
+        percentile(&mut run.latencies_ns, 0.99) as f64 / 1e3
+    }
 }
 
-fn within(ratio: Median) -> Verdict {
-    if ratio.low <= 1.0 { Verdict::Met } else { Verdict::Short }
-}
-
-fn memory(lab: &Lab, effort: Effort, table: &mut Table) {
-    eprintln!("memory");
-    let image = lab.scratch.sparse("huge.image", 1 << 40);
-    let disk = lab.serve("huge", &image).flags(["--cache", "buffered"]).start();
-    // From here on every block of the disk is still to be copied: the bitmap is full.
-    disk.ctl(&["record", "on"]);
-    let mut client = Client::connect(disk.nbd()).expect("connect");
+fn memory(session: &mut Session, lab: &Lab, effort: Effort) -> Result<(), Missing> {
     let load = Load::random(Kind::Write, 64, effort.requests * 4);
-    let offsets = load.offsets(client.size_bytes(), 1);
-    client.run(&load, &offsets).expect("run a load");
-    let resident_mib = resident_kib(pid(&disk)) >> 10;
-    let bitmap_mib = ((1 << 40) / 4096 / 8) >> 20;
-    let wanted_mib = WANTED_MEMORY_MIB + QUEUE_MIB + bitmap_mib;
-    let verdict = if resident_mib <= wanted_mib { Verdict::Met } else { Verdict::Short };
-    let name = "resident memory, 1 TiB sparse image, recording";
-    let wanted = format!("≤ {wanted_mib} MiB (64 + queue + bitmap)");
-    table.row(vec![name.into(), wanted, format!("{resident_mib} MiB"), verdict.to_string()]);
+    let set_up = || {
+        let image = lab.scratch.sparse("huge.image", IMAGE_OF_MEMORY_BYTES);
+        Ok(lab.serve("huge", &image).flags(["--cache", "buffered"]).start())
+    };
+    let asked = asked(MEMORY, conditions(load.requests, IMAGE_OF_MEMORY_BYTES), 1);
+    session.course(asked, set_up, |disk, _| {
+        // From here on every block of the disk is still to be copied: the bitmap is full.
+        disk.ctl(&["record", "on"]);
+        let mut client = Client::connect(disk.nbd()).expect("connect");
+        let offsets = load.offsets(client.size_bytes(), 1);
+        client.run(&load, &offsets).expect("run a load");
+        let resident_mib = resident_kib(pid(disk)) >> 10;
+        Ok(vec![Figure::less(OURS, RESIDENT, "MiB", resident_mib as f64)].into())
+    })
 }
 
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("look at a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
     line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("memory is a number")
+}
+
+/// Under which conditions.
+pub fn how(effort: Effort) -> String {
+    format!(
+        "Every figure is the median of {} pairs of runs, with the interval that holds it with 95 %; the first copy and \
+         the memory of fewer. Images of {} MiB in the page cache, but for the slow disk.",
+        effort.pairs,
+        effort.image_bytes >> 20,
+    )
 }

@@ -9,7 +9,9 @@
 
 pub mod end;
 pub mod clear;
+pub mod tables;
 
+use std::cell::OnceCell;
 use std::env::current_exe;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,8 +25,8 @@ use crate::wait::{PATIENCE, rest, wait_until};
 use crate::wan::{End, WanProfile};
 use crate::world::{Plan, World};
 
-use super::report::{Table, at_least, at_most, figure};
-use super::statistics::{Median, median, ratios};
+use super::record::{Figure, OURS, Part};
+use super::session::{Asked, Session};
 use end::{Order, Sent, introduce};
 
 /// How much is measured.
@@ -36,13 +38,21 @@ pub struct Effort {
     pub seconds: u64,
     /// Bytes of a transfer that is cut, and of one on loopback.
     pub bytes: u64,
+    /// Seconds of a cut.
+    pub cut_s: u64,
+    /// Seconds for which each of three bandwidths holds.
+    pub hold_s: u64,
+    /// Ways over which the goodput is measured.
+    ways: &'static [Way],
 }
 
 impl Effort {
     /// For figures.
-    pub const FULL: Self = Self { pairs: 5, seconds: 10, bytes: 100_000_000 };
+    pub const FULL: Self =
+        Self { pairs: 5, seconds: 10, bytes: 100_000_000, cut_s: 4, hold_s: 5, ways: &WAYS };
     /// To see that it runs.
-    pub const QUICK: Self = Self { pairs: 1, seconds: 4, bytes: 60_000_000 };
+    pub const QUICK: Self =
+        Self { pairs: 1, seconds: 1, bytes: 60_000_000, cut_s: 1, hold_s: 1, ways: &[WAYS[1], WAYS[4]] };
 }
 
 /// The link under test.
@@ -55,34 +65,97 @@ const LONG_ROUND_TRIP: Duration = Duration::from_millis(300);
 const PORT: u16 = 7700;
 const IPERF_PORT: &str = "5201";
 
-/// Under which conditions.
-pub fn how(effort: Effort) -> String {
-    format!(
-        "One disk's channel, filled with one byte (the link does not compress), over a router with netem that loses \
-         packets both ways; {} interleaved pairs of {} s, each judged by its second half. iperf3 sends one stream \
-         with BBR through the same router. On loopback {} MB go through the link, and through the same session over \
-         plain TCP. With few pairs the interval is simply the smallest and the largest.",
-        effort.pairs,
-        effort.seconds,
-        4 * effort.bytes / 1_000_000,
-    )
+/// The peers, as the records name them.
+const IPERF: &str = "iperf3 with BBR";
+const CLEAR: &str = "plain TCP";
+
+const GOODPUT: &str = "goodput";
+const AGAIN: &str = "bytes sent again";
+const DOWN: &str = "time until a new bandwidth is kept, down";
+const UP: &str = "time until a new bandwidth is kept, up";
+const RATE: &str = "rate";
+const CPU: &str = "CPU time of both ends";
+
+/// The courses, as the records name them.
+const LIMITS: &str = "new bandwidths";
+const LOOPBACK: &str = "loopback";
+
+fn goodput_name((rate_mbit, round_trip, loss): Way) -> String {
+    format!("{rate_mbit} Mbit/s, {} ms, {loss} % lost", round_trip.as_millis())
 }
 
-/// All of it.
-pub fn run(effort: Effort) -> Result<Vec<Table>, Missing> {
+fn striped_name(way: Way) -> String {
+    goodput_name(way) + ", 8 connections with cubic"
+}
+
+fn cut_name(effort: Effort) -> String {
+    format!("cut of {} s", effort.cut_s)
+}
+
+/// A way: Mbit/s, round trip, per cent of the packets that are lost in each direction.
+type Way = (u32, Duration, f64);
+
+/// All of them.
+const WAYS: [Way; 5] = [
+    (RATE_MBIT, ROUND_TRIP, 0.0),
+    (RATE_MBIT, ROUND_TRIP, 0.1),
+    (RATE_MBIT, ROUND_TRIP, 1.0),
+    (LONG_RATE_MBIT, LONG_ROUND_TRIP, 0.0),
+    (LONG_RATE_MBIT, LONG_ROUND_TRIP, 1.0),
+];
+
+/// The limits that are set one after the other, in bytes a second.
+const HIGH: u64 = 12_500_000;
+const LOW: u64 = 2_500_000;
+
+/// Measure what is lacking.
+pub fn measure(session: &mut Session, effort: Effort) -> Result<(), Missing> {
     program("iperf3")?;
-    let mut costs = Table::new("What else the link costs", "figure | wanted | measured | verdict");
-    let lab = Course::new(WanProfile::new(RATE_MBIT, ROUND_TRIP))?;
-    let goodput = lab.goodputs(RATE_MBIT, ROUND_TRIP, &[0.0, 0.1, 1.0], effort);
-    let long = lab.goodputs(LONG_RATE_MBIT, LONG_ROUND_TRIP, &[0.0, 1.0], effort);
-    lab.world.wan.set(WanProfile::new(RATE_MBIT, ROUND_TRIP));
-    costs.row(lab.cut(effort));
-    for row in lab.limits(effort) {
-        costs.row(row);
+    let lab = OnceCell::new();
+    for way in effort.ways {
+        measure_goodput(session, &lab, *way, effort)?;
     }
+    let plain = || Course::on(&lab, (RATE_MBIT, ROUND_TRIP, 0.0));
+    let conditions = format!("{RATE_MBIT} Mbit/s, {} ms, {} bytes", ROUND_TRIP.as_millis(), effort.bytes);
+    session.course(asked(&cut_name(effort), &conditions, effort.pairs), plain, |lab, _| {
+        Ok(vec![Figure::less(OURS, AGAIN, "MB", lab.cut(effort))].into())
+    })?;
+    let conditions = format!("100, 20 and 100 Mbit/s, each for {} s", effort.hold_s);
+    session
+        .course(asked(LIMITS, &conditions, effort.pairs), plain, |lab, _| Ok(lab.limits(effort).into()))?;
+    // Its router has a processor to itself no longer.
     drop(lab);
-    loopback(effort).into_iter().for_each(|row| costs.row(row));
-    Ok(vec![goodput, long, costs])
+    measure_loopback(session, effort)
+}
+
+fn asked(course: &str, conditions: &str, pairs: usize) -> Asked {
+    Asked { part: Part::Link, course: course.to_owned(), conditions: conditions.to_owned(), pairs }
+}
+
+fn measure_goodput(
+    session: &mut Session,
+    lab: &OnceCell<Course>,
+    way: Way,
+    effort: Effort,
+) -> Result<(), Missing> {
+    let conditions = format!("{} s, judged by the second half", effort.seconds);
+    session.course(
+        asked(&goodput_name(way), &conditions, effort.pairs),
+        || Course::on(lab, way),
+        |lab, pair| {
+            // Each begins as often as the other.
+            let turns = (0..2).map(|turn| match (pair - 1 + turn) % 2 {
+                0 => Figure::more(OURS, GOODPUT, "Mbit/s", lab.link(effort, "bbr")),
+                _ => Figure::more(IPERF, GOODPUT, "Mbit/s", lab.iperf(effort)),
+            });
+            Ok(turns.collect::<Vec<_>>().into())
+        },
+    )?;
+    session.course(
+        asked(&striped_name(way), &conditions, 1),
+        || Course::on(lab, way),
+        |lab, _| Ok(vec![Figure::more(OURS, GOODPUT, "Mbit/s", lab.link(effort, "cubic"))].into()),
+    )
 }
 
 /// Two ends in a world.
@@ -95,6 +168,18 @@ struct Course {
 }
 
 impl Course {
+    /// The one that there is, or a new one, with links like this.
+    fn on(lab: &OnceCell<Self>, (rate_mbit, round_trip, loss): Way) -> Result<&Self, Missing> {
+        let profile = WanProfile::new(rate_mbit, round_trip).lossy(loss);
+        if lab.get().is_none() {
+            // Nobody else fills it.
+            let _ = lab.set(Self::new(profile)?);
+        }
+        let course = lab.get().expect("it was made");
+        course.world.wan.set(profile);
+        Ok(course)
+    }
+
     fn new(profile: WanProfile) -> Result<Self, Missing> {
         let program = current_exe().expect("this program has a path");
         let folder = program.parent().expect("it lies somewhere").to_owned();
@@ -125,7 +210,9 @@ impl Course {
 
     /// Mbit/s of one stream of iperf3.
     fn iperf(&self, effort: Effort) -> f64 {
-        let (seconds, omitted) = ((effort.seconds / 2).to_string(), (effort.seconds / 2).to_string());
+        let half = effort.seconds / 2;
+        // No seconds would be for ever.
+        let (seconds, omitted) = (half.max(1).to_string(), half.to_string());
         let words =
             ["-c", End::SiteB.address(), "-p", IPERF_PORT, "-C", "bbr", "-J", "-t", &seconds, "-O", &omitted];
         let said: Value = serde_json::from_str(&self.world.site_a.tool("iperf3").args(words).run())
@@ -141,137 +228,76 @@ impl Course {
         sent.rate(seconds / 2.0, seconds) * 8.0 / 1e6
     }
 
-    /// Over a way of this rate and round trip.
-    fn goodputs(&self, rate_mbit: u32, round_trip: Duration, losses: &[f64], effort: Effort) -> Table {
-        let mut table = Table::new(
-            &format!("Goodput of the link, {rate_mbit} Mbit/s, {} ms there and back", round_trip.as_millis()),
-            "loss each way | link, Mbit/s | iperf3 with BBR | ratio | wanted | verdict | 8 connections with cubic, Mbit/s",
-        );
-        for &loss in losses {
-            self.world.wan.set(WanProfile::new(rate_mbit, round_trip).lossy(loss));
-            table.row(self.goodput(loss, effort));
-        }
-        table
-    }
-
-    fn goodput(&self, loss: f64, effort: Effort) -> Vec<String> {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..effort.pairs {
-            // Each begins as often as the other.
-            for turn in 0..2 {
-                match (round + turn) % 2 {
-                    0 => ours.push(self.link(effort, "bbr")),
-                    _ => theirs.push(self.iperf(effort)),
-                }
-            }
-            eprintln!("{loss} %: link {:?}, iperf3 {:?} Mbit/s", ours.last(), theirs.last());
-        }
-        let ratio = median(&ratios(&ours, &theirs));
-        let striped = self.link(effort, "cubic");
-        vec![
-            format!("{loss} %"),
-            figure(median(&ours)),
-            figure(median(&theirs)),
-            figure(ratio),
-            "≥ 0.95".to_owned(),
-            at_least(ratio, 0.95).to_string(),
-            format!("{striped:.1}"),
-        ]
-    }
-
-    /// Bytes that go twice when the link is cut in the middle of a transfer.
-    fn cut(&self, effort: Effort) -> Vec<String> {
+    /// Megabytes that go twice when the link is cut in the middle of a transfer.
+    fn cut(&self, effort: Effort) -> f64 {
         let order = Order { bytes: effort.bytes, ..Order::default() };
-        let again: Vec<f64> = (0..effort.pairs)
-            .map(|_| {
-                let whole = self.send(&order).frame_bytes as f64;
-                let mut sending = self.world.site_a.start(&self.program, self.words(&order), "cut.log");
-                let before = self.world.wan.passed(End::SiteB).to_end_bytes;
-                let passed = || self.world.wan.passed(End::SiteB).to_end_bytes - before;
-                wait_until(PATIENCE, "half of a transfer", || passed() > effort.bytes / 2);
-                self.world.wan.cut(End::SiteB);
-                rest(Duration::from_secs(4));
-                self.world.wan.restore(End::SiteB);
-                wait_until(PATIENCE, "the end of a transfer", || sending.ended().is_some());
-                let log = sending.log();
-                let sent: Sent =
-                    serde_json::from_str(log.lines().last().unwrap_or_default()).expect("a Sent");
-                std::fs::remove_file(self.world.site_a.join("cut.log")).expect("it was written");
-                let (took_s, _) = *sent.arrived.last().expect("a look");
-                assert!(took_s > 4.0, "the transfer was over before the cut: {took_s} s");
-                (sent.frame_bytes as f64 - whole) / 1e6
-            })
-            .collect();
-        let again = median(&again);
-        let product = f64::from(RATE_MBIT) / 8.0 * ROUND_TRIP.as_secs_f64();
-        // The window is twice the product, which netem's queue may double.
-        let window = 4.0 * product;
-        vec![
-            format!("bytes sent again after a cut of 4 s, MB (a bandwidth-delay product is {product:.2})"),
-            format!("≤ {window:.0}, one window"),
-            figure(again),
-            at_most(again, window).to_string(),
-        ]
+        let whole = self.send(&order).frame_bytes as f64;
+        let mut sending = self.world.site_a.start(&self.program, self.words(&order), "cut.log");
+        let before = self.world.wan.passed(End::SiteB).to_end_bytes;
+        let passed = || self.world.wan.passed(End::SiteB).to_end_bytes - before;
+        wait_until(PATIENCE, "half of a transfer", || passed() > effort.bytes / 2);
+        self.world.wan.cut(End::SiteB);
+        rest(Duration::from_secs(effort.cut_s));
+        self.world.wan.restore(End::SiteB);
+        wait_until(PATIENCE, "the end of a transfer", || sending.ended().is_some());
+        let log = sending.log();
+        let sent: Sent = serde_json::from_str(log.lines().last().unwrap_or_default()).expect("a Sent");
+        std::fs::remove_file(self.world.site_a.join("cut.log")).expect("it was written");
+        let (took_s, _) = *sent.arrived.last().expect("a look");
+        assert!(took_s > effort.cut_s as f64, "the transfer was over before the cut: {took_s} s");
+        (sent.frame_bytes as f64 - whole) / 1e6
     }
 
     /// How soon a new limit is followed, up and down.
-    fn limits(&self, effort: Effort) -> Vec<Vec<String>> {
-        const HIGH: u64 = 12_500_000;
-        const LOW: u64 = 2_500_000;
-        let limits = vec![(0.0, Some(HIGH)), (5.0, Some(LOW)), (10.0, Some(HIGH))];
-        let order = Order { seconds: 15.0, limits, ..Order::default() };
-        let runs: Vec<Sent> = (0..effort.pairs).map(|_| self.send(&order)).collect();
-        [("down, 100 to 20", 5.0, LOW), ("up, 20 to 100", 10.0, HIGH)]
-            .map(|(name, from, wanted)| {
-                let took: Vec<f64> = runs.iter().map(|sent| settled(sent, from, wanted as f64)).collect();
-                let took = median(&took);
-                let name = format!("seconds until a new bandwidth is kept within 10 %, {name} Mbit/s");
-                vec![name, "≤ 2".to_owned(), figure(took), at_most(took, 2.0).to_string()]
-            })
-            .to_vec()
+    fn limits(&self, effort: Effort) -> Vec<Figure> {
+        let hold = effort.hold_s as f64;
+        let limits = vec![(0.0, Some(HIGH)), (hold, Some(LOW)), (2.0 * hold, Some(HIGH))];
+        let sent = self.send(&Order { seconds: 3.0 * hold, limits, ..Order::default() });
+        let took = |from, wanted| settled(&sent, from, wanted as f64, hold);
+        vec![
+            Figure::less(OURS, DOWN, "s", took(hold, LOW)),
+            Figure::less(OURS, UP, "s", took(2.0 * hold, HIGH)),
+        ]
     }
 }
 
 /// Seconds after `from` from which on every half second until the next change has the rate within 10 %.
-fn settled(sent: &Sent, from: f64, wanted: f64) -> f64 {
+fn settled(sent: &Sent, from: f64, wanted: f64, hold: f64) -> f64 {
     let is_off = |at: &f64| (sent.rate(from + at, from + at + 0.5) / wanted - 1.0).abs() > 0.1;
-    let mut last_first = (0..45).rev().map(|step| f64::from(step) / 10.0);
+    let steps = ((hold - 0.5) * 10.0) as u32;
+    let mut last_first = (0..steps).rev().map(|step| f64::from(step) / 10.0);
     last_first.find(is_off).map_or(0.0, |last| last + 0.1)
 }
 
 /// Encrypted against clear, and CPU time, without a network between.
-fn loopback(effort: Effort) -> Vec<Vec<String>> {
-    let scratch = Scratch::new();
-    let dirs = [scratch.join("near"), scratch.join("far")];
-    introduce(&dirs[0], &dirs[1]);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = runtime.expect("threads");
-    let at = "127.0.0.1:7799".parse().expect("an address");
-    let far = dirs[1].clone();
-    runtime.spawn(async move { end::listen(&far, at).await });
-    wait_until(PATIENCE, "the far end", || std::net::TcpStream::connect(at).is_ok());
+fn measure_loopback(session: &mut Session, effort: Effort) -> Result<(), Missing> {
     let bytes = 4 * effort.bytes;
-    let (mut encrypted, mut clear, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..effort.pairs {
-        let order = Order { bytes, ..Order::default() };
-        let sent = runtime.block_on(end::send(&dirs[0], at, &order));
-        let (seconds, arrived) = *sent.arrived.last().expect("a look");
-        encrypted.push(arrived as f64 / seconds);
-        cpu.push(sent.cpu_s / (arrived as f64 / 1e9));
-        clear.push(clear::rate(bytes));
-        eprintln!("loopback: {:?}, {:?} bytes a second", encrypted.last(), clear.last());
-    }
-    let ratio = median(&ratios(&encrypted, &clear));
-    let per_s =
-        |rates: &[f64]| -> Median { median(&rates.iter().map(|rate| rate / 1e6).collect::<Vec<_>>()) };
-    let name = format!(
-        "encrypted over clear on loopback ({} over {} MB/s)",
-        figure(per_s(&encrypted)),
-        figure(per_s(&clear))
-    );
-    let both = "CPU seconds for each GB through the link, both ends";
-    vec![
-        vec![name, "≥ 0.7".to_owned(), figure(ratio), at_least(ratio, 0.7).to_string()],
-        vec![both.to_owned(), "–".to_owned(), figure(median(&cpu)), "–".to_owned()],
-    ]
+    let at = "127.0.0.1:7799".parse().expect("an address");
+    let set_up = || {
+        let scratch = Scratch::new();
+        let dirs = [scratch.join("near"), scratch.join("far")];
+        introduce(&dirs[0], &dirs[1]);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.expect("threads");
+        let [near, far] = dirs;
+        runtime.spawn(async move { end::listen(&far, at).await });
+        wait_until(PATIENCE, "the far end", || std::net::TcpStream::connect(at).is_ok());
+        Ok((runtime, near, scratch))
+    };
+    session.course(
+        asked(LOOPBACK, &format!("{bytes} bytes"), effort.pairs),
+        set_up,
+        |(runtime, near, _), _| {
+            let order = Order { bytes, ..Order::default() };
+            let sent = runtime.block_on(end::send(near, at, &order));
+            let (seconds, arrived) = *sent.arrived.last().expect("a look");
+            let mb = arrived as f64 / 1e6;
+            Ok(vec![
+                Figure::more(OURS, RATE, "MB/s", mb / seconds),
+                Figure::less(OURS, CPU, "s/GB", sent.cpu_s / (mb / 1e3)),
+                Figure::more(CLEAR, RATE, "MB/s", clear::rate(bytes) / 1e6),
+            ]
+            .into())
+        },
+    )
 }

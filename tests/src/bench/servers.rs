@@ -16,11 +16,12 @@ use crate::wait::{PATIENCE, wait_until};
 
 use super::client::{Client, Run};
 use super::load::{Kind, Load};
+use super::record::OURS;
 
 /// One contestant.
 #[derive(Debug)]
 pub struct Server {
-    /// How the report calls it.
+    /// How the records call it.
     pub name: &'static str,
     image: PathBuf,
     socket: Option<PathBuf>,
@@ -51,7 +52,7 @@ impl Server {
         let daemon = lab.serve("blockd", &ours).flags(["--cache", "buffered"]).start();
         let socket = daemon.nbd().to_owned();
         vec![
-            Self { name: "blockd", image: ours, socket: Some(socket), running: Running::Ours(daemon) },
+            Self { name: OURS, image: ours, socket: Some(socket), running: Running::Ours(daemon) },
             Self::peer(lab, "qemu-nbd", qemu, |socket, image| {
                 let flags = ["-t", "-e", "8", "-f", "raw", "--aio=io_uring", "--cache=writeback", "-k"];
                 flags.map(String::from).into_iter().chain([text(socket), text(image)]).collect()

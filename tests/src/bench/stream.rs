@@ -1,5 +1,6 @@
 //! The replica's stream: what one core makes of a disk, and what two daemons move together.
 
+use std::cell::LazyCell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -14,45 +15,75 @@ use blockd::replica::encoding::Effort as Compression;
 use blockd::replica::source::Found;
 
 use crate::lab::Lab;
+use crate::requires::Missing;
 
 use super::comparison::Effort;
-use super::report::{Table, figure};
+use super::record::{Figure, OURS, Part, Records};
+use super::report::{NOTHING, Table, figures};
+use super::session::{Asked, Session};
 use super::statistics::{median, ratios};
 
 /// Bytes that one batch takes from the disk, as by default.
 const BATCH_BYTES: u64 = 256 << 10;
 
-/// Adds the stream's figures to a table of costs.
-pub fn run(lab: &Lab, effort: Effort, table: &mut Table) {
+/// The courses, as the records name them.
+const ONE_CORE: &str = "stream of one core";
+const FIRST_COPY: &str = "first copy";
+
+const ALONE: &str = "zstd -1 alone";
+const RATE: &str = "disk bytes taken";
+const RATIO: &str = "disk bytes for a byte sent";
+
+/// Measure what is lacking.
+pub fn measure(session: &mut Session, effort: Effort) -> Result<(), Missing> {
+    let lab = Lab::with(&[])?;
     let image = lab.scratch.join("stream");
     let bytes = effort.image_bytes / 8;
-    let found = program_files(&image, bytes);
-    let data = fs::read(&image).expect("read an image");
-    let store =
-        FileStore::open(&image, Options { read_only: true, cache: Cache::Buffered }).expect("open an image");
-    let (mut ours, mut alone, mut ratio) = (Vec::new(), Vec::new(), 0.0);
-    for _ in 0..effort.pairs {
-        let (took, packed) = pack(&store, found);
-        ours.push(found as f64 / took.as_secs_f64());
-        ratio = found as f64 / packed as f64;
-        alone.push(found as f64 / compress_alone(&data).as_secs_f64());
+    let found = LazyCell::new(|| program_files(&image, bytes));
+    let asked = |course: &str, pairs| {
+        let conditions = format!("{} MiB of /usr/lib", bytes >> 20);
+        Asked { part: Part::Stream, course: course.to_owned(), conditions, pairs }
+    };
+    let set_up = || {
+        let found = *found;
+        let data = fs::read(&image).expect("read an image");
+        let options = Options { read_only: true, cache: Cache::Buffered };
+        Ok((found, data, FileStore::open(&image, options).expect("open an image")))
+    };
+    session.course(asked(ONE_CORE, effort.pairs), set_up, |(found, data, store), _| {
+        let (took, packed) = pack(store, *found);
+        let mb_per_s = |took: Duration| *found as f64 / 1e6 / took.as_secs_f64();
+        let ours = [
+            Figure::more(OURS, RATE, "MB/s", mb_per_s(took)),
+            Figure::more(OURS, RATIO, "bytes", *found as f64 / packed as f64),
+        ];
+        let alone = Figure::more(ALONE, RATE, "MB/s", mb_per_s(compress_alone(data)));
+        Ok(ours.into_iter().chain([alone]).collect::<Vec<_>>().into())
+    })?;
+    session.course(
+        asked(FIRST_COPY, effort.pairs.min(5)),
+        || Ok(*found),
+        |found, pair| {
+            let rate = copy(&lab, &image, *found, pair);
+            Ok(vec![Figure::more(OURS, RATE, "MB/s", rate)].into())
+        },
+    )
+}
+
+/// What these records say.
+pub fn rows(records: &Records, table: &mut Table) {
+    let series = |course, who, metric| records.series(Part::Stream, course, who, metric);
+    let ours = series(ONE_CORE, OURS, RATE);
+    let mut told = figures(&ratios(&ours, &series(ONE_CORE, ALONE, RATE)));
+    if let Some(ratio) = series(ONE_CORE, OURS, RATIO).last() {
+        told += &format!(" ({:.0} MB/s, {ratio:.2} bytes of disk a byte sent)", median(&ours).middle);
     }
-    let share = median(&ratios(&ours, &alone));
-    let rate = median(&ours).middle / 1e6;
-    table.row(vec![
-        "replica stream of one core (read, zero-detect, zstd -1, crc, frame), share of `zstd -1` alone"
-            .into(),
-        "as high as it gets".into(),
-        format!("{} ({rate:.0} MB/s, {ratio:.2} bytes of disk a byte sent)", figure(share)),
-        "–".into(),
-    ]);
-    let rates: Vec<f64> = (0..effort.pairs.min(5)).map(|round| copy(lab, &image, found, round)).collect();
-    table.row(vec![
-        "first copy between two daemons on this machine, MB/s".into(),
-        "–".into(),
-        figure(median(&rates)),
-        "–".into(),
-    ]);
+    let name =
+        "replica stream of one core (read, zero-detect, zstd -1, crc, frame), share of `zstd -1` alone";
+    let nothing = || NOTHING.to_owned();
+    table.row(vec![name.to_owned(), "as high as it gets".to_owned(), told, nothing()]);
+    let name = "first copy between two daemons on this machine, MB/s";
+    table.row(vec![name.to_owned(), nothing(), figures(&series(FIRST_COPY, OURS, RATE)), nothing()]);
 }
 
 /// Fills `image` with the files of /usr/lib, as far as they go; returns how many bytes it has.

@@ -42,6 +42,7 @@ mod random;
 mod clocks;
 mod dns;
 mod kvm;
+mod bench;
 mod other_versions;
 
 /// The words of the main job.
@@ -101,6 +102,9 @@ fn main() -> ExitCode {
         reserved::of_two_guests_that_want_the_same_room_one_gets_it_until_it_is_given_back,
         dns::a_name_that_no_zone_holds_is_refused_before_anything_moves,
         operator::what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_promised,
+        bench::the_course_wan20_is_measured_from_end_to_end_in_small,
+        bench::the_course_lan100_is_measured_from_end_to_end_in_small,
+        bench::the_course_bradford_is_measured_from_end_to_end_in_small,
         kvm::a_guest_under_kvm_moves_and_its_memory_and_its_disk_go_on,
         same_network::a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_disk_is_copied,
         failures::when_the_destinations_qemu_dies_the_guest_runs_on_and_the_next_attempt_moves_it,

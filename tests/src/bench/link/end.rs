@@ -52,8 +52,11 @@ impl Sent {
     /// Bytes a second that arrived between two moments.
     pub fn rate(&self, from_s: f64, to_s: f64) -> f64 {
         let within = || self.arrived.iter().filter(|(at, _)| (from_s..=to_s).contains(at));
-        // Who was not looked at had nothing to say.
         let (Some(first), Some(last)) = (within().next(), within().next_back()) else { return 0.0 };
+        // Who was looked at less than twice had nothing to say.
+        if last.0 <= first.0 {
+            return 0.0;
+        }
         (last.1 - first.1) as f64 / (last.0 - first.0)
     }
 }
