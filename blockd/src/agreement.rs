@@ -17,6 +17,8 @@
 //! A leaf that changed while it is compared stays stale until that answer is there: one question a
 //! leaf at a time, or the answer to the first would pass for the answer to the second.
 //!
+//! A seal is counted for its report: which leaves were compared for it, and have not changed since.
+//!
 //! The same question, asked before the data is sent, spares data that the replica has already
 //! (an *offer*): after a crash, or when a guest comes back to a host that it left.
 
@@ -33,6 +35,8 @@ pub struct Agreement {
     checking: Bitmap,
     mismatched: Bitmap,
     offers: Bitmap,
+    /// Leaves that were compared since the last seal began, and not written since. None: no seal has begun.
+    counted: Option<Bitmap>,
     cursor: u64,
 }
 
@@ -46,6 +50,7 @@ impl Agreement {
             checking: Bitmap::new(leaves),
             mismatched: Bitmap::new(leaves),
             offers: Bitmap::new(leaves),
+            counted: None,
             cursor: 0,
         }
     }
@@ -54,6 +59,9 @@ impl Agreement {
     pub fn touch(&mut self, blocks: &Range<u64>) {
         let leaves = blocks.start / BLOCKS_PER_LEAF..blocks.end.div_ceil(BLOCKS_PER_LEAF);
         self.offers.remove(leaves.clone());
+        if let Some(counted) = &mut self.counted {
+            counted.remove(leaves.clone());
+        }
         self.stale.insert(leaves);
     }
 
@@ -106,6 +114,10 @@ impl Agreement {
         self.checking.remove(leaf..leaf + 1);
         if !same {
             self.mismatched.insert(leaf..leaf + 1);
+        } else if let Some(counted) = &mut self.counted
+            && !self.stale.contains(leaf)
+        {
+            counted.insert(leaf..leaf + 1);
         }
     }
 
@@ -125,6 +137,24 @@ impl Agreement {
     /// Every leaf is to be checked again.
     pub fn forget(&mut self) {
         self.stale = Bitmap::full(self.leaves);
+        if self.counted.is_some() {
+            self.begin_count();
+        }
+    }
+
+    /// A seal begins: from here on it is counted which leaves are compared.
+    pub fn begin_count(&mut self) {
+        self.counted = Some(Bitmap::new(self.leaves));
+    }
+
+    /// Leaves that were compared since the count began, found equal, and not written since. None: no count has begun.
+    pub fn counted_leaves(&self) -> Option<u64> {
+        self.counted.as_ref().map(Bitmap::count)
+    }
+
+    /// Leaves that the disk has.
+    pub fn leaves(&self) -> u64 {
+        self.leaves
     }
 
     /// Leaves not yet compared since they changed, those being compared included; one that changed

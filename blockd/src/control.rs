@@ -125,6 +125,23 @@ pub enum Verify {
     All,
 }
 
+/// What a seal answers. A daemon that was started again since it sealed knows its generation only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sealed {
+    /// The generation that the disk is sealed for.
+    pub sealed: u64,
+    /// Milliseconds from the request to the end of the comparison; none: it was sealed before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<u64>,
+    /// Leaves of 64 KiB that were compared for this seal, while writes were held, and are equal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_leaves: Option<u64>,
+    /// Leaves that were compared before it, are equal, and were not written since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_before_leaves: Option<u64>,
+}
+
 /// Reads a request line, without its newline.
 pub fn parse_line(line: &[u8]) -> Result<Request, Failure> {
     if line.len() > LINE_BYTES_MAX {

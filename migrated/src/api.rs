@@ -131,6 +131,32 @@ pub struct Send {
     pub time_limit: Option<Limit>,
 }
 
+/// What a dry run has found: the guest could move so. Nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Which guest.
+    pub guest: String,
+    /// The host where it is.
+    pub source: String,
+    /// The host to which it would go.
+    pub destination: String,
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Its disks, in the order of its description.
+    pub disks: Vec<PlannedDisk>,
+}
+
+/// A disk of a guest that could move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedDisk {
+    /// Its name in the guest's description.
+    pub id: String,
+    /// Its size; none: both hosts see it, and nothing of it is copied.
+    pub size_bytes: Option<u64>,
+    /// What of it is allocated at the source; none likewise.
+    pub allocated_bytes: Option<u64>,
+}
+
 /// How long a migration may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

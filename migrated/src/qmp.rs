@@ -56,6 +56,31 @@ pub struct Refused {
 /// QEMU's word for the state of a guest that it has paused because a disk failed it (`werror=stop`).
 pub const IO_ERROR: &str = "io-error";
 
+/// How the cards of a guest that has come announce themselves (`announce-self`): once at once, then `rounds - 1` times more
+/// after pauses that grow from `initial_ms` by `step_ms` to `max_ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcements {
+    /// The first pause.
+    pub initial_ms: u64,
+    /// The longest pause.
+    pub max_ms: u64,
+    /// How often.
+    pub rounds: u64,
+    /// What each pause is longer than the one before.
+    pub step_ms: u64,
+}
+
+/// Five times within a second: a switch may drop the first one while it learns the port.
+pub const ANNOUNCEMENTS: Announcements =
+    Announcements { initial_ms: 50, max_ms: 550, rounds: 5, step_ms: 100 };
+
+impl Announcements {
+    /// The arguments of QEMU's command.
+    pub fn arguments(&self) -> Value {
+        json!({ "initial": self.initial_ms, "max": self.max_ms, "rounds": self.rounds, "step": self.step_ms })
+    }
+}
+
 /// Something that happened in QEMU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
@@ -197,7 +222,31 @@ impl MigrateInfo {
 mod tests {
     use serde_json::json;
 
-    use super::{Event, Message, MigrateInfo, Refused, Version, command_line, commands_of, parse_line};
+    use super::{
+        ANNOUNCEMENTS, Announcements, Event, Message, MigrateInfo, Refused, Version, command_line,
+        commands_of, parse_line,
+    };
+
+    /// When QEMU announces, in milliseconds since the command (`net/announce.c`).
+    fn announced_ms(how: &Announcements) -> Vec<u64> {
+        let pauses = (0..how.rounds - 1).map(|round| (how.initial_ms + round * how.step_ms).min(how.max_ms));
+        let mut at = 0;
+        let later = pauses.map(|pause| {
+            at += pause;
+            at
+        });
+        [0].into_iter().chain(later).collect()
+    }
+
+    /// S2-46: the command follows `cont` at once.
+    #[test]
+    fn a_guest_that_has_come_is_announced_within_100_ms_and_again() {
+        let announced = announced_ms(&ANNOUNCEMENTS);
+        assert!(announced[0] <= 100);
+        assert_eq!(announced, [0, 50, 200, 450, 800]);
+        let told = json!({ "initial": 50, "max": 550, "rounds": 5, "step": 100 });
+        assert_eq!(ANNOUNCEMENTS.arguments(), told);
+    }
 
     #[test]
     fn a_greeting_has_the_version() {

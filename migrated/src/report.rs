@@ -95,6 +95,9 @@ pub struct RamReport {
     pub sent_bytes: u64,
     /// Passes.
     pub passes: u64,
+    /// Bytes a second that the guest dirtied, as QEMU measured last; 0: it did not, or it had no time to.
+    #[serde(default)]
+    pub dirty_bytes_per_s: u64,
     /// Bytes from QEMU in the last pass, while the guest was paused.
     pub final_pass_bytes: u64,
     /// Milliseconds of the last pass.
@@ -126,8 +129,15 @@ pub struct DiskReport {
     pub deltas_series_step_s: u64,
     /// Queued blocks that a later delta made needless.
     pub coalesced_total: u64,
-    /// Leaves of 64 KiB that both hosts compared at the seal and found equal; none: it was not sealed.
+    /// It was sealed: both hosts hold the same, every leaf was compared.
+    #[serde(default)]
+    pub is_sealed: bool,
+    /// Leaves of 64 KiB that both hosts compared at the seal, while the guest was paused, and found equal; none: it was
+    /// not sealed, or its blockd did not say.
     pub verified_leaves: Option<u64>,
+    /// Leaves that they compared before the seal, found equal, and that were not written since; none as above.
+    #[serde(default)]
+    pub verified_before_leaves: Option<u64>,
     /// Milliseconds that the seal took while the guest was paused.
     pub seal_ms: u64,
 }

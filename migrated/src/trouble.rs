@@ -19,6 +19,38 @@ const QUIET: Duration = Duration::from_secs(5);
 /// What the system says when there is no room, or no more of it for this user.
 const NO_ROOM: [&str; 2] = ["(os error 28)", "(os error 122)"];
 
+/// A disk at whose control socket nobody has listened for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(3);
+
+/// The death of the source's own blockd is noticed within five seconds (S3-17), some looks a second included.
+const _: () = assert!(GONE_AFTER.as_secs() < 5);
+
+/// A disk whose daemon has ended with its supervisor: nobody starts it again, so there is nothing to wait for. While its
+/// supervisor lives somebody listens, also in the moment in which the daemon is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Absence {
+    since: Option<Duration>,
+}
+
+impl Absence {
+    /// Takes in whether somebody listens there now. True: it is gone for good.
+    pub fn handle_look(&mut self, now: Duration, is_there: bool) -> bool {
+        if is_there {
+            self.since = None;
+            return false;
+        }
+        now.saturating_sub(*self.since.get_or_insert(now)) >= GONE_AFTER
+    }
+}
+
+/// Why a guest cannot move whose disk's daemon is gone, and what to do.
+pub fn of_a_gone_disk(guest: &str, disk: &str) -> String {
+    format!(
+        "the blockd of disk {disk:?} has ended, and its supervisor too: `migrated stop {guest} --now`, then `migrated run \
+         {guest}`"
+    )
+}
+
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -118,6 +150,20 @@ mod tests {
 
     fn at(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    /// S3-17.
+    #[test]
+    fn a_disk_at_whose_socket_nobody_listens_is_gone_within_five_seconds_and_one_that_is_back_is_not() {
+        let mut absence = Absence::default();
+        let looks = || (0..200).map(|look| at(10_000 + look * 100));
+        let gone_at = looks().find(|now| absence.handle_look(*now, false)).expect("it is gone");
+        assert!(gone_at - at(10_000) <= at(5_000), "{gone_at:?}");
+        let mut absence = Absence::default();
+        for now in looks() {
+            let second = now.as_millis() / 1000 % 2;
+            assert!(!absence.handle_look(now, second == 0), "it comes back every second");
+        }
     }
 
     #[test]

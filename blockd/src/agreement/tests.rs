@@ -23,6 +23,7 @@ enum Step {
     Reconnect,
     Forget,
     TakeMismatched,
+    BeginCount,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -37,6 +38,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reconnect),
         1 => Just(Step::Forget),
         1 => Just(Step::TakeMismatched),
+        1 => Just(Step::BeginCount),
     ]
 }
 
@@ -56,6 +58,7 @@ struct Model {
     checking: BTreeSet<u64>,
     mismatched: BTreeSet<u64>,
     offers: BTreeSet<u64>,
+    counted: Option<BTreeSet<u64>>,
     asked: VecDeque<Question>,
     version: [u64; LEAVES as usize],
     answered: [Option<u64>; LEAVES as usize],
@@ -69,6 +72,7 @@ impl Model {
             checking: BTreeSet::new(),
             mismatched: BTreeSet::new(),
             offers: BTreeSet::new(),
+            counted: None,
             asked: VecDeque::new(),
             version: [0; LEAVES as usize],
             answered: [None; LEAVES as usize],
@@ -84,6 +88,7 @@ impl Model {
                     self.version[leaf as usize] += 1;
                     self.stale.insert(leaf);
                     self.offers.remove(&leaf);
+                    self.counted.iter_mut().for_each(|counted| counted.retain(|other| *other != leaf));
                 }
             }
             Step::TakeStale(max, not) => self.take_stale(max, not),
@@ -109,7 +114,13 @@ impl Model {
             Step::Forget => {
                 self.agreement.forget();
                 self.stale = (0..LEAVES).collect();
+                self.counted.iter_mut().for_each(BTreeSet::clear);
             }
+            Step::BeginCount => {
+                self.agreement.begin_count();
+                self.counted = Some(BTreeSet::new());
+            }
+
             Step::TakeMismatched => {
                 let taken: BTreeSet<u64> = self.agreement.take_mismatched().into_iter().flatten().collect();
                 assert_eq!(taken, self.mismatched);
@@ -160,14 +171,17 @@ impl Model {
         self.agreement.handle_answer(leaf, same);
         if !same {
             self.mismatched.insert(leaf);
+        } else if self.version[leaf as usize] == version && !self.stale.contains(&leaf) {
+            self.counted.iter_mut().for_each(|counted| counted.extend([leaf]));
         }
     }
 
     fn check(&self) {
-        let Self { agreement, stale, checking, mismatched, offers, .. } = self;
+        let Self { agreement, stale, checking, mismatched, offers, counted, .. } = self;
         assert_eq!(agreement.unverified_leaves(), (stale.len() + checking.len()) as u64);
         assert_eq!(agreement.mismatched_leaves(), mismatched.len() as u64);
         assert_eq!(agreement.first_mismatch(), mismatched.first().copied());
+        assert_eq!(agreement.counted_leaves(), counted.as_ref().map(|counted| counted.len() as u64));
         for leaf in 0..LEAVES {
             assert_eq!(agreement.unchanged(leaf), !stale.contains(&leaf));
             let next = offers.range(leaf..).next().map_or(u64::MAX, |leaf| leaf * BLOCKS_PER_LEAF);

@@ -185,8 +185,10 @@ impl Source {
     /// Starts a seal for `generation`; the caller holds the guest's writes. With `verify_all`
     /// every leaf is compared again, else those that changed since they were.
     pub fn seal(&mut self, tracker: &mut Tracker, generation: u64, verify_all: bool) {
+        let agreement = tracker.agreement();
+        agreement.begin_count();
         if verify_all {
-            tracker.agreement().forget();
+            agreement.forget();
         }
         self.seal = SealState::Sealing(generation);
     }

@@ -1,9 +1,9 @@
 //! `migrated send`: asks for the migration, then stays with it or does not.
 
-use migrated::api::{Command, Send};
+use migrated::api::{Command, Planned, Send};
 use migrated::io::api_client::ApiError;
 use migrated::quantity::ms;
-use migrated::render::json;
+use migrated::render::{json, table};
 use serde_json::json;
 
 use super::asking::{Asking, print};
@@ -12,15 +12,15 @@ use super::{Exit, SendLine, follow};
 /// Starts a migration; in the foreground, shows it to its end. A dry run leaves none that could be shown.
 pub async fn run(asking: Asking<'_>, line: SendLine) -> Result<Exit, ApiError> {
     let (detach, dry_run) = (line.detach, line.dry_run);
-    let possible = format!("{} can move to {}; nothing was started", line.guest, line.to);
-    let id: String = asking.ask(Command::Send(meant(line))).await?;
     if dry_run {
+        let planned: Planned = asking.ask(Command::Send(meant(line))).await?;
         match asking.json {
-            true => print(&[json::line(&json!({ "possible": true }))]),
-            false => print(&[possible]),
+            true => print(&[json::line(&json!({ "possible": true, "planned": planned }))]),
+            false => print(&table::planned(&planned)),
         }
         return Ok(Exit::Done);
     }
+    let id: String = asking.ask(Command::Send(meant(line))).await?;
     if !detach {
         return Ok(follow::to_the_end(asking, &id).await);
     }

@@ -73,6 +73,13 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// Nobody listens at its control socket: the daemon has ended, and the supervisor that would start it again.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, DiskError::Control { source: ControlError::Connect { .. }, .. })
+    }
+}
+
 /// What a daemon shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {

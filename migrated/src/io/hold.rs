@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The names are `source-` with the operation of the table in docs/migration.md, and `destination-` with the request of
-//! docs/wire.md, or `destination-start`, after *taken* was journalled. Deadlines run on while something is held.
+//! docs/wire.md, `destination-look`, before that host is looked at, or `destination-start`, after *taken* was journalled.
+//! Deadlines run on while something is held.
 //!
 //! Off unless `migrated daemon --hold-points FOLDER` asks for it, which only root may, with a folder of root's alone:
 //! who can hold an operation can keep a guest from its users.

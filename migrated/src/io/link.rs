@@ -107,7 +107,7 @@ impl LinkConfig {
             congestion_control: config.migration.congestion_control.clone(),
             stripes: config.migration.stripes,
             versions: (VERSION_MIN, VERSION_MAX),
-            hello_within: Duration::from_secs(5),
+            hello_within: dial::HELLO_WITHIN,
             resume_for: Duration::from_millis(config.migration.lease_ms),
         })
     }

@@ -49,7 +49,7 @@ pub use self::context::{Departure, Options};
 pub use self::path::{move_of, tap_of, tunnel_numbers, tunnels_of};
 pub use self::prepare::control;
 pub use self::recovery::{ask_for_ever, recover};
-pub use self::start::start;
+pub use self::start::{Started, start};
 
 /// How long QEMU and blockd may take to end when their guest is gone.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);

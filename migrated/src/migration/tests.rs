@@ -369,3 +369,26 @@ fn one_that_was_decided_before_a_restart_is_only_brought_to_its_end() {
     assert_eq!((migration.phase(), migration.outcome()), (Phase::Done, Some(Outcome::Moved)));
     assert!(Migration::taken_up(AtSource::Nothing, LIMITS, T0).is_none());
 }
+
+/// S2-23, S2-47: whatever ends a move before *releasing*, the way back begins in that instant, whole; nothing is waited for.
+#[test]
+fn the_way_back_begins_in_the_instant_in_which_a_failure_or_a_cancel_is_known() {
+    let ends = |event: Event| match event {
+        Event::LinkLost(_) => (Phase::Recovering, Op::Retreat),
+        _ => (Phase::RollingBack, Op::Restore),
+    };
+    for phase in [Phase::Bulk, Phase::PreCopy, Phase::StopAndCopy, Phase::Commitment] {
+        for event in [Event::Broken("x".into()), Event::LinkLost("x".into()), Event::Cancelled] {
+            let mut migration = at(phase);
+            let now = Duration::from_secs(7);
+            migration.handle(event.clone(), now);
+            let actions: Vec<Action> = std::iter::from_fn(|| migration.poll_action()).collect();
+            let (back, op) = ends(event.clone());
+            let stopped = actions.first() == Some(&Action::StopAll);
+            // At the end of the straight way to the bulk its operations have ended: nothing is to be stopped.
+            let rest = if stopped { &actions[1..] } else { &actions[..] };
+            assert_eq!(rest, [Action::Enter(back), Action::Start(op)], "{event:?} in {}", phase.name());
+            assert!(stopped || phase == Phase::Bulk, "{event:?} in {}", phase.name());
+        }
+    }
+}

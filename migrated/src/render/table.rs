@@ -1,6 +1,6 @@
 //! Lists as columns, each as wide as its widest word.
 
-use crate::api::{GuestState, HostState};
+use crate::api::{GuestState, HostState, Planned, PlannedDisk};
 use crate::phase::Outcome;
 use crate::quantity::{size, time};
 use crate::status::Status;
@@ -19,6 +19,22 @@ pub fn guests(guests: &[GuestState]) -> Vec<String> {
         ]
     };
     table(&["GUEST", "STATE", "MEMORY", "PID", "GENERATION", "REMARK"], guests.iter().map(row), "no guests")
+}
+
+/// What a dry run has found.
+pub fn planned(planned: &Planned) -> Vec<String> {
+    let Planned { guest, source, destination, memory_bytes, disks } = planned;
+    let of_disk = |disk: &PlannedDisk| match disk.size_bytes.zip(disk.allocated_bytes) {
+        Some((bytes, allocated)) => {
+            format!("disk {}: {}, {} of it in use", disk.id, size(bytes), size(allocated))
+        }
+        None => format!("disk {}: both hosts see it, nothing is copied", disk.id),
+    };
+    let first = [
+        format!("{guest} can move from {source} to {destination}; nothing was started"),
+        format!("memory: {}", size(*memory_bytes)),
+    ];
+    first.into_iter().chain(disks.iter().map(of_disk)).collect()
 }
 
 /// Peers of a host.
@@ -92,6 +108,30 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>, none: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// S3-26.
+    #[test]
+    fn what_a_dry_run_has_found_names_both_hosts_and_every_disk() {
+        let disk = |id: &str, sizes: Option<(u64, u64)>| PlannedDisk {
+            id: id.into(),
+            size_bytes: sizes.map(|(size, _)| size),
+            allocated_bytes: sizes.map(|(_, allocated)| allocated),
+        };
+        let found = Planned {
+            guest: "web".into(),
+            source: "site-a".into(),
+            destination: "site-b".into(),
+            memory_bytes: 512 << 20,
+            disks: vec![disk("root", Some((1 << 30, 300 << 20))), disk("data", None)],
+        };
+        let expected = [
+            "web can move from site-a to site-b; nothing was started",
+            "memory: 512.0 MiB",
+            "disk root: 1.0 GiB, 300.0 MiB of it in use",
+            "disk data: both hosts see it, nothing is copied",
+        ];
+        assert_eq!(planned(&found), expected);
+    }
 
     #[test]
     fn columns_are_as_wide_as_they_have_to_be() {

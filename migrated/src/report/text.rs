@@ -76,21 +76,38 @@ fn of_disk(disk: &DiskReport) -> Vec<String> {
     if let Some(most) = disk.deltas_series.iter().max().filter(|_| disk.deltas_series_step_s > 0) {
         deltas += &format!(", at most {:.1} a second", *most as f64 / disk.deltas_series_step_s as f64);
     }
-    let seal = match disk.verified_leaves {
-        Some(leaves) => format!("{leaves} leaves of 64 KiB equal at both hosts; {}", time(disk.seal_ms)),
-        None => "not sealed".to_owned(),
-    };
-    vec![entry(&format!("disk {}", disk.id), &copied), entry("  deltas", &deltas), entry("  verified", &seal)]
+    let verified = verified(disk);
+    vec![
+        entry(&format!("disk {}", disk.id), &copied),
+        entry("  deltas", &deltas),
+        entry("  verified", &verified),
+    ]
+}
+
+/// What both hosts compared of a disk, and when.
+fn verified(disk: &DiskReport) -> String {
+    let took = time(disk.seal_ms);
+    match (disk.verified_leaves, disk.verified_before_leaves) {
+        (Some(leaves), Some(before)) => format!(
+            "{} leaves of 64 KiB equal at both hosts: {leaves} compared in the pause, {before} before it; {took}",
+            leaves + before
+        ),
+        // A report that an earlier version wrote.
+        (Some(leaves), None) => format!("{leaves} leaves of 64 KiB equal at both hosts; {took}"),
+        (None, _) if disk.is_sealed => format!("equal at both hosts; {took}"),
+        (None, _) => "not sealed".to_owned(),
+    }
 }
 
 fn of_ram(ram: &RamReport) -> String {
     format!(
-        "{}; {} sent as {}{}, {} passes; last pass {} in {}",
+        "{}; {} sent as {}{}, {} passes; dirtied at {}/s; last pass {} in {}",
         size(ram.total_bytes),
         size(ram.raw_bytes),
         size(ram.sent_bytes),
         ratio(ram.raw_bytes, ram.sent_bytes),
         ram.passes,
+        size(ram.dirty_bytes_per_s),
         size(ram.final_pass_bytes),
         time(ram.final_pass_ms)
     )
@@ -183,6 +200,7 @@ mod tests {
                 raw_bytes: 128 << 20,
                 sent_bytes: 32 << 20,
                 passes: 4,
+                dirty_bytes_per_s: 3 << 20,
                 final_pass_bytes: 1 << 20,
                 final_pass_ms: 120,
             },
@@ -197,7 +215,9 @@ mod tests {
                 deltas_series: vec![10, 50],
                 deltas_series_step_s: 2,
                 coalesced_total: 7,
-                verified_leaves: Some(16_384),
+                is_sealed: true,
+                verified_leaves: Some(12),
+                verified_before_leaves: Some(16_372),
                 seal_ms: 80,
             }],
         }
@@ -215,8 +235,8 @@ mod tests {
                 "  stop-and-copy    280 ms",
                 "disk root          1.0 GiB; 300.0 MiB sent as 100.0 MiB (3.00 : 1)",
                 "  deltas           1200, 5.0 MiB, 20.0 a second, 7 coalesced, at most 25.0 a second",
-                "  verified         16384 leaves of 64 KiB equal at both hosts; 80 ms",
-                "memory             512.0 MiB; 128.0 MiB sent as 32.0 MiB (4.00 : 1), 4 passes; last pass 1.0 MiB in 120 ms",
+                "  verified         16384 leaves of 64 KiB equal at both hosts: 12 compared in the pause, 16372 before it; 80 ms",
+                "memory             512.0 MiB; 128.0 MiB sent as 32.0 MiB (4.00 : 1), 4 passes; dirtied at 3.0 MiB/s; last pass 1.0 MiB in 120 ms",
                 "link               150.0 MiB sent; best 19.6 Mbit/s, round trip 100 ms at least, bbr",
                 "  data to          198.51.100.5:7071",
                 "  control to       192.0.2.5:7070",
@@ -239,7 +259,8 @@ mod tests {
             ..Abort::of(Phase::Reservation, "site-b has no room")
         });
         report.downtime_ms = None;
-        report.disks[0].verified_leaves = None;
+        let disk = &mut report.disks[0];
+        (disk.is_sealed, disk.verified_leaves, disk.verified_before_leaves) = (false, None, None);
         let lines = report.lines();
         assert_eq!(lines[0], "web was not moved to site-b: rolled back; it is at site-a (0e2f9a61)");
         assert_eq!(
@@ -256,5 +277,21 @@ mod tests {
     fn the_report_is_kept_as_json_and_read_again() {
         let text = serde_json::to_string(&report()).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report());
+    }
+
+    #[test]
+    fn what_was_compared_of_a_disk_is_said_as_far_as_it_is_known() {
+        let said = |is_sealed, verified_leaves, verified_before_leaves| {
+            let disk = &report().disks[0];
+            verified(&DiskReport { is_sealed, verified_leaves, verified_before_leaves, ..disk.clone() })
+        };
+        assert_eq!(said(true, None, None), "equal at both hosts; 80 ms", "its blockd did not say how many");
+        assert_eq!(said(false, None, None), "not sealed");
+        // A report that was kept by a version that did not know the newer fields.
+        let mut old = serde_json::to_value(&report().disks[0]).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        fields.retain(|name, _| name != "is_sealed" && name != "verified_before_leaves");
+        let old: DiskReport = serde_json::from_value(old).unwrap();
+        assert_eq!(verified(&old), "12 leaves of 64 KiB equal at both hosts; 80 ms");
     }
 }

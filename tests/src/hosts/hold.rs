@@ -34,7 +34,7 @@ pub struct Hold {
 }
 
 impl Hosts {
-    /// Hold whatever comes to a point of a host's daemon: `source-OPERATION`, `destination-REQUEST` or
+    /// Hold whatever comes to a point of a host's daemon: `source-OPERATION`, `destination-REQUEST`, `destination-look` or
     /// `destination-start`.
     pub fn hold(&self, end: End, point: &str) -> Hold {
         let file = self.site(end).join(FOLDER).join(point);

@@ -10,7 +10,7 @@ use crate::api::{Command, Failure, Send};
 use crate::io::api_server::Host;
 use crate::io::pairing::Desk;
 use crate::io::site::Site;
-use crate::io::source;
+use crate::io::source::{self, Started};
 
 /// Answers for a site.
 pub(super) struct Operator {
@@ -33,7 +33,10 @@ impl Operator {
     }
 
     async fn send(&self, send: Send) -> Answer {
-        said(&source::start(&self.site, send).await?)
+        match source::start(&self.site, send).await? {
+            Started::Migration(id) => said(&id),
+            Started::Looked(planned) => said(&planned),
+        }
     }
 }
 

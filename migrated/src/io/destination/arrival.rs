@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use blockd::control::Command;
 use blockd::io::sidecar_file::default_path as default_sidecar;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::time::sleep;
 use tunnel::{Side, Tunnel};
 
@@ -21,6 +20,7 @@ use crate::io::site::Site;
 use crate::io::source::{move_of, tap_of};
 use crate::journal::{Record, Step};
 use crate::peer::{PathPrepare, Reserve, Reserved};
+use crate::qmp::ANNOUNCEMENTS;
 use crate::report::{Abort, Undone};
 
 /// Between two attempts to start a guest that was taken.
@@ -187,8 +187,7 @@ impl Arrival {
     }
 
     async fn announce(&self) -> Result<()> {
-        let times = json!({ "initial": 50, "max": 550, "rounds": 5, "step": 100 });
-        self.machine.qmp().call("announce-self", times).await?;
+        self.machine.qmp().call("announce-self", ANNOUNCEMENTS.arguments()).await?;
         Ok(())
     }
 

@@ -10,14 +10,16 @@ use tokio::time::{interval, timeout};
 
 use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
+use crate::api::Failure;
 use crate::guest::Nic;
 use crate::host::{Sender, Wanted, check};
 use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
-use crate::io::registry::Task;
+use crate::io::registry::{MigrationHandle, Task};
 use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::{Reserve, Reserved};
+use crate::phase::Phase;
 use crate::status::Status;
 
 /// How long an earlier attempt of the same source may take to be cleared away, and how often that is looked at.
@@ -41,16 +43,55 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
     if !faults.is_empty() {
         return Err(faults);
     }
-    let mut found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
-    // Who only looks ends nothing of an earlier attempt, and gives nothing of it back.
-    if !wanted.dry_run && site.replace_arrival(&guest.name, source) {
+    // Who only looks ends nothing of an earlier attempt, gives nothing of it back, and is not shown.
+    if wanted.dry_run {
+        return look(site, source, &wanted).await.map(|(reserved, _)| Kept::Looked(reserved));
+    }
+    if site.replace_arrival(&guest.name, source) {
         gone(site, &guest.name).await;
     }
+    // At once, as the source shows it: the look may take seconds (S3-08).
+    let handle = match show(site, source, &wanted) {
+        Ok(handle) => handle,
+        Err(failure) => {
+            let only_looked = Reserve { dry_run: true, ..wanted };
+            let mut reasons = look(site, source, &only_looked).await.err().unwrap_or_default();
+            reasons.push(failure.to_string());
+            return Err(reasons);
+        }
+    };
+    site.hold_points.pass("destination-look").await;
+    let kept = match look(site, source, &wanted).await {
+        Ok((reserved, name)) => {
+            let started = start(site, source, wanted, reserved, handle.clone()).await;
+            started.map_err(|error| {
+                site.release(&name);
+                one(error)
+            })
+        }
+        Err(reasons) => Err(reasons),
+    };
+    // It is as if it had never been asked for.
+    kept.inspect_err(|_| handle.forget()).map(|arrival| Kept::Arrival(Box::new(arrival)))
+}
+
+/// Shows a guest that is on its way as incoming.
+fn show(site: &Site, source: &str, wanted: &Reserve) -> Result<MigrationHandle, Failure> {
+    let mut status = Status::new(&wanted.migration, &wanted.guest.name, source, &site.config.name);
+    status.incoming = true;
+    status.phase = Phase::Reservation;
+    site.migrations.begin(status)
+}
+
+/// Looks, and promises room unless that is all. Gives what is kept, and for which guest.
+async fn look(site: &Arc<Site>, source: &str, wanted: &Reserve) -> Result<(Reserved, String), Vec<String>> {
+    let guest = &wanted.guest;
+    let mut found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
     site.refresh_reservations();
     found.is_stopped_here = is_stopped_here(site, &guest.name);
     let is_home = site.paths.is_home(&guest.name).await;
     let sender = Sender { name: source, allowance: site.config.allowance(source) };
-    let asked = Wanted::from_peer(&wanted, sender);
+    let asked = Wanted::from_peer(wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
     let mut reasons: Vec<String> = Vec::new();
     let mut new_addresses = Vec::new();
@@ -58,20 +99,20 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
         let mut promised = site.reservations();
         reasons.extend(check(&found, &promised, &asked).iter().map(ToString::to_string));
-        reasons.extend(path_reasons(site, &wanted));
+        reasons.extend(path_reasons(site, wanted));
         if reasons.is_empty() && !wanted.dry_run {
             let promise = found.reservation(&asked, &holder);
             reasons.extend(promised.reserve(&guest.name, promise).err().map(|refusal| refusal.to_string()));
         }
         if reasons.is_empty() && !wanted.dry_run && !is_home {
-            new_addresses = addresses(site, &wanted);
+            new_addresses = addresses(site, wanted);
         }
     }
     if !reasons.is_empty() {
         return Err(reasons);
     }
     new_addresses.resize(guest.nics.len(), None);
-    let mut warnings = warnings(&wanted, &found.qemu_version);
+    let mut warnings = warnings(wanted, &found.qemu_version);
     let lacks = |(nic, new): (&Nic, &Option<Ipv4Addr>)| nic.dns_name.is_some() && new.is_none();
     if wanted.wan && !wanted.dry_run && !is_home && guest.nics.iter().zip(&new_addresses).any(lacks) {
         warnings.push("no address of [network] pool is free: the guest's name stays as it is".to_owned());
@@ -84,24 +125,14 @@ pub async fn reserve(site: &Arc<Site>, source: &str, wanted: Reserve) -> Result<
         new_addresses,
         is_home,
     };
-    if wanted.dry_run {
-        return Ok(Kept::Looked(reserved));
-    }
-    let name = guest.name.clone();
-    match start(site, source, wanted, reserved).await {
-        Ok(arrival) => Ok(Kept::Arrival(Box::new(arrival))),
-        Err(error) => {
-            site.release(&name);
-            Err(one(error))
-        }
-    }
+    Ok((reserved, guest.name.clone()))
 }
 
 /// Waits until an earlier attempt is cleared away. If it takes too long, the reasons will say who holds the guest.
 async fn gone(site: &Site, guest: &str) {
     let mut tick = interval(CLEARED_EVERY);
     let cleared = async {
-        while site.reservations().get(guest).is_some() {
+        while site.reservations().get(guest).is_some() || site.migrations.running_of(guest).is_some() {
             tick.tick().await;
         }
     };
@@ -156,13 +187,16 @@ fn warnings(wanted: &Reserve, qemu_version: &str) -> Vec<String> {
 }
 
 /// Starts the disks' copies, the taps, and a QEMU that waits.
-async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reserved) -> Result<Arrival> {
+async fn start(
+    site: &Arc<Site>,
+    source: &str,
+    reserve: Reserve,
+    reserved: Reserved,
+    handle: MigrationHandle,
+) -> Result<Arrival> {
     let guest = &reserve.guest;
     let task = Task::Arrive { migration: reserve.migration.clone(), from: source.to_owned() };
     let claim = site.guests.claim_new(guest.clone(), task)?;
-    let mut status = Status::new(&reserve.migration, &guest.name, source, &site.config.name);
-    status.incoming = true;
-    let handle = site.migrations.begin(status)?;
     let record = Record {
         migration: reserve.migration.clone(),
         guest: guest.name.clone(),
@@ -195,7 +229,6 @@ async fn start(site: &Arc<Site>, source: &str, reserve: Reserve, reserved: Reser
             Ok(Arrival { site: Arc::clone(site), source, reserve, reserved, machine, handle, claim, tunnels })
         }
         Err(error) => {
-            handle.forget();
             // A daemon that is started anew would find nothing of it.
             let _ = site.arrivals_kept.remove(claim.name());
             claim.leave();

@@ -17,6 +17,8 @@ use crate::transport::Transport;
 
 /// How often the session looks at the clock.
 const TICK: Duration = Duration::from_millis(200);
+/// How long TCP, TLS and the hello may take together: a peer that is dead from the beginning is noticed by then (S0-27).
+pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// A peer that is dead is noticed within three seconds (S3-17).
 const _: () = assert!(SILENCE_MAX.as_millis() + TICK.as_millis() <= 3000);
 
@@ -37,8 +39,18 @@ pub(super) async fn dial(config: &LinkConfig, peer: &Peer) -> Result<Link, LinkE
     // At once: over a long way the data connection takes seconds, and a silent one counts as dead.
     lane::start(&shared, Lane::Control, vec![control]);
     spawn_clock(&shared);
-    probing::choose(&dialler, &shared).await;
-    let data = connect_data(&dialler, &shared).await;
+    let data = async {
+        probing::choose(&dialler, &shared).await;
+        connect_data(&dialler, &shared).await
+    };
+    // A peer that dies meanwhile is not waited for: its control connection falls silent (S0-27).
+    let data = tokio::select! {
+        data = data => data,
+        () = shared.lost[Lane::Control as usize].notified() => Err(LinkError::Unreachable(format!(
+            "{} has fallen silent while the link was made",
+            dialler.peer.name
+        ))),
+    };
     let data = data.inspect_err(|error| shared.end(&error.to_string())).map_err(|error| match error {
         LinkError::Unreachable(text) => LinkError::Unreachable(format!("data connection: {text}")),
         other => other,

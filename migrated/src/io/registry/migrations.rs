@@ -83,7 +83,9 @@ impl Migrations {
             let hint = format!("wait for it, or give it up by `migrated cancel {}`", other.id);
             return conflict(message, hint);
         }
-        if inner.entries.iter().any(|entry| entry.runs && entry.status.id == status.id) {
+        // What goes and what comes have numbers of their own: another host must not overwrite a report of this one.
+        let is_taken = |other: &Entry| other.runs || other.status.incoming != status.incoming;
+        if inner.entries.iter().any(|entry| entry.status.id == status.id && is_taken(entry)) {
             return conflict(format!("there is a migration {} already", status.id), "send again".to_owned());
         }
         inner.entries.retain(|entry| entry.status.id != status.id);

@@ -82,6 +82,7 @@ impl Account {
                 raw_bytes: ram_raw,
                 sent_bytes: ram_sent,
                 passes: status.ram.passes,
+                dirty_bytes_per_s: status.ram.dirty_bytes_per_s,
                 final_pass_bytes: final_pass.map_or(0, |_| ram_raw.saturating_sub(raw_at_pause)),
                 final_pass_ms: known.final_pass_ms,
             },
@@ -97,7 +98,7 @@ impl Account {
 
     fn disk_report(&self, id: &str, disk: &DiskStatus, known: &Known, now: Duration) -> DiskReport {
         let replication = &disk.replication;
-        let seal = known.sealed_ms.iter().find(|(sealed, _)| sealed == id);
+        let seal = known.seals.get(id);
         let series = known.deltas.get(id);
         let recorded_s = self
             .entered
@@ -115,8 +116,10 @@ impl Account {
             deltas_series: series.map_or_else(Vec::new, |series| series.steps().to_vec()),
             deltas_series_step_s: series.map_or(1, Series::step_s),
             coalesced_total: replication.coalesced_total,
-            verified_leaves: seal.map(|_| disk.identity.size_bytes.div_ceil(64 << 10)),
-            seal_ms: seal.map_or(0, |(_, took_ms)| *took_ms),
+            is_sealed: seal.is_some(),
+            verified_leaves: seal.and_then(|seal| seal.sealed.compared_leaves),
+            verified_before_leaves: seal.and_then(|seal| seal.sealed.compared_before_leaves),
+            seal_ms: seal.map_or(0, |seal| seal.took_ms),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use blockd::control::Sealed;
 use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -156,8 +157,8 @@ pub struct Known {
     pub link_best: Option<(u64, u64)>,
     /// Round trips that were waited for while the guest was paused.
     pub round_trips: u32,
-    /// When each disk's seal was through.
-    pub sealed_ms: Vec<(String, u64)>,
+    /// Each disk's seal that was complete.
+    pub seals: BTreeMap<String, Seal>,
     /// Deltas of each disk over time.
     pub deltas: BTreeMap<String, Series>,
     /// What happened, with the time since the request.
@@ -166,6 +167,15 @@ pub struct Known {
     pub is_switched: bool,
     /// What was undone.
     pub undone: Vec<Undone>,
+}
+
+/// The seal of a disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Seal {
+    /// Milliseconds that it took, as seen from here.
+    pub took_ms: u64,
+    /// What its blockd said.
+    pub sealed: Sealed,
 }
 
 impl Known {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use blockd::control::{Command, Verify};
+use blockd::control::{Command, Sealed, Verify};
 use futures_util::future::try_join_all;
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::context::Context;
+use super::context::{Context, Seal};
 use crate::io::disk::Disk;
 use crate::io::link::{Link, copy_both};
 use crate::link::Label;
@@ -40,7 +40,7 @@ pub async fn replicate(context: &Arc<Context>) -> Result<()> {
             Err(_) => bail!("the destination's disks do not answer{}", last_errors(context).await),
         }
     }
-    context.event("disks: recording, the copy begins");
+    context.event("initialised: the disks are recorded, and their copies begin");
     Ok(())
 }
 
@@ -91,12 +91,15 @@ pub async fn seal(context: &Arc<Context>) -> Result<()> {
     let seals = context.copied_disks().into_iter().map(|(_, described, disk)| async move {
         let begun = Instant::now();
         let verify = Verify::Stale;
-        disk.call(Command::Seal { generation, verify, timeout_ms })
+        let said = disk
+            .call(Command::Seal { generation, verify, timeout_ms })
             .await
             .with_context(|| format!("cannot seal disk {:?}", described.id))?;
         let (id, took_ms) = (described.id, ms(begun.elapsed()));
         context.event(format!("disk {id}: sealed in {took_ms} ms, digests agree"));
-        context.known().sealed_ms.push((id, took_ms));
+        // An answer in other words than ours says nothing of what was compared; the disk is sealed all the same.
+        let sealed: Sealed = serde_json::from_value(said).unwrap_or_default();
+        context.known().seals.insert(id, Seal { took_ms, sealed });
         anyhow::Ok(())
     });
     try_join_all(seals).await.map(drop)
@@ -116,7 +119,12 @@ pub async fn fence(context: &Arc<Context>) -> Result<()> {
 
 /// Lets a disk be written again that is sealed, or is being sealed. True: it was.
 pub async fn release(disk: &Disk) -> Result<bool> {
-    let was_sealed = disk.status().await?.holds_writes();
+    let was_sealed = match disk.status().await {
+        Ok(status) => status.holds_writes(),
+        // Nothing is held where there is nobody; the guest must not wait for that.
+        Err(error) if error.is_gone() => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
     if was_sealed {
         disk.call(Command::Unseal {}).await?;
     }

@@ -71,7 +71,7 @@ pub async fn retreat(context: &Arc<Context>) -> Result<()> {
     let mut known = context.known();
     known.paused_at = None;
     known.reserved = None;
-    known.sealed_ms.clear();
+    known.seals.clear();
     known.round_trips = 0;
     // Of a number that no link has: what the old one says is not heard any more.
     known.links += 1;

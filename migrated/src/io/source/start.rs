@@ -7,16 +7,25 @@ use anyhow::Result;
 
 use super::context::{Context, Options};
 use super::{prepare, run};
-use crate::api::{Failure, FailureCode, Limit, Send};
+use crate::api::{Failure, FailureCode, Limit, Planned, PlannedDisk, Send};
 use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
 use crate::io::registry::Task;
 use crate::io::site::Site;
 use crate::migration::{Limits, Migration};
+use crate::peer::DiskSize;
 use crate::status::Status;
 
-/// Begins to move a guest, and answers the migration's number. A dry run ends before anything is started.
-pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
+/// What became of an order.
+pub enum Started {
+    /// The migration with this number has begun.
+    Migration(String),
+    /// It was a dry run: it could begin.
+    Looked(Planned),
+}
+
+/// Begins to move a guest. A dry run ends before anything is started.
+pub async fn start(site: &Arc<Site>, send: Send) -> Result<Started, Failure> {
     // Who names a guest that is not here is told so, wherever it was to go.
     site.guests.find(&send.guest)?;
     let peer = peer_of(site, &send)?;
@@ -50,14 +59,14 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<String, Failure> {
         let refused = |error: anyhow::Error| {
             Failure::new(FailureCode::Failed, format!("{error:#}"), "nothing was started")
         };
-        return found.map(|()| id).map_err(refused);
+        return found.map(Started::Looked).map_err(refused);
     }
     if let Some(warning) = site.hold_points.warning() {
         context.warn(warning);
     }
     let migration = Migration::new(limits(site), context.now());
     tokio::spawn(run(context, claim, migration));
-    Ok(id)
+    Ok(Started::Migration(id))
 }
 
 pub(super) fn limits(site: &Site) -> Limits {
@@ -81,10 +90,29 @@ fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
     })
 }
 
-async fn dry_run(context: &Arc<Context>) -> Result<()> {
+async fn dry_run(context: &Arc<Context>) -> Result<Planned> {
     prepare::inspect(context).await?;
     prepare::connect(context).await?;
     let request = prepare::request(context, true).await?;
+    let planned = planned(context, &request.disks);
     context.client()?.call(crate::peer::Request::Reserve(Box::new(request))).await?;
-    Ok(())
+    Ok(planned)
+}
+
+fn planned(context: &Context, copied: &[DiskSize]) -> Planned {
+    let disks = context.guest.disks.iter().map(|described| {
+        let size = copied.iter().find(|disk| disk.id == described.id);
+        PlannedDisk {
+            id: described.id.clone(),
+            size_bytes: size.map(|disk| disk.size_bytes),
+            allocated_bytes: size.map(|disk| disk.allocated_bytes),
+        }
+    });
+    Planned {
+        guest: context.guest.name.clone(),
+        source: context.site.config.name.clone(),
+        destination: context.peer.name.clone(),
+        memory_bytes: context.guest.memory_mib << 20,
+        disks: disks.collect(),
+    }
 }

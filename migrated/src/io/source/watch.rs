@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::context::Context;
 use super::{memory, prepare};
 use crate::convergence::{Convergence, Look, Word};
+use crate::io::disk::DiskError;
 use crate::link::Label;
 use crate::migration::Event;
 use crate::peer::Request;
@@ -23,7 +24,7 @@ use crate::qmp::MigrateInfo;
 use crate::quantity::{ms, time};
 use crate::status::{DiskProgress, LinkProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
-use crate::trouble::{Change, Trouble};
+use crate::trouble::{Absence, Change, Trouble, of_a_gone_disk};
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(100);
@@ -59,6 +60,7 @@ struct Eyes {
     told: Option<RamLimits>,
     convergence: Convergence,
     troubles: BTreeMap<String, Trouble>,
+    absences: BTreeMap<String, Absence>,
 }
 
 impl Eyes {
@@ -71,6 +73,7 @@ impl Eyes {
             ratio: Ratio::default(),
             told: None,
             troubles: BTreeMap::new(),
+            absences: BTreeMap::new(),
             convergence: Convergence::new(no_progress, suspended, context.options.time_limit),
         }
     }
@@ -140,7 +143,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         context.hear_link(&link);
     }
     let phase = context.handle.status().phase;
-    let Some(disks) = ask_disks(context).await else { return };
+    let Some(disks) = ask_disks(context, eyes, phase, events).await else { return };
     let mut sample = Sample::default();
     disks.iter().for_each(|(_, status)| add_disk(&mut sample, status));
     if matches!(phase, Phase::Bulk | Phase::PreCopy | Phase::StopAndCopy)
@@ -201,11 +204,24 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     }
 }
 
-/// What each disk says of itself, and with it its place on the link; none if one does not answer.
-async fn ask_disks(context: &Context) -> Option<Vec<(String, DiskStatus)>> {
+/// What each disk says of itself, and with it its place on the link; none if one does not answer. One that is gone ends
+/// the migration, as long as the guest is here.
+async fn ask_disks(
+    context: &Context,
+    eyes: &mut Eyes,
+    phase: Phase,
+    events: &mpsc::Sender<Event>,
+) -> Option<Vec<(String, DiskStatus)>> {
     let (mut disks, mut bulk) = (Vec::new(), BTreeSet::new());
     for (number, described, disk) in context.copied_disks() {
-        let status = disk.status().await.ok()?;
+        let found = disk.status().await;
+        let is_there = !found.as_ref().is_err_and(DiskError::is_gone);
+        let absence = eyes.absences.entry(described.id.clone()).or_default();
+        if absence.handle_look(context.now(), is_there) && phase <= Phase::StopAndCopy {
+            // Nobody listens any more once the migration has ended.
+            let _ = events.send(Event::Broken(of_a_gone_disk(&context.guest.name, &described.id))).await;
+        }
+        let status = found.ok()?;
         if status.replication.deltas_wait {
             bulk.insert(Label::Disk(number));
         }

@@ -86,6 +86,45 @@ async fn garbage_in_and_garbage_out_is_refused_and_starts_nothing() {
     assert!(matches!(error, LinkError::Unreachable(_)), "{error}");
 }
 
+/// S0-27: by the silence of its control connection, whatever the data connection may still wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_falls_silent_while_a_link_is_made_is_not_waited_for() {
+    let [mut near, mut far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    far.config.data = vec!["127.0.0.2:0".parse().unwrap()];
+    near.config.hello_within = Duration::from_secs(3600);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let peer = far.seen_at(&listener);
+    let [control, data] = [Wire::new(peer.address).await, Wire::new(peer.data_addresses[0]).await];
+    data.stall(true);
+    let peer = Peer { address: control.address, data_addresses: vec![data.address], ..peer };
+    let dialled = tokio::spawn(async move { Link::dial(&near.config, &peer).await });
+    // Its control connection stands by now.
+    soon(data.has_taken(1)).await;
+    control.stall(true);
+    let error = soon(dialled).await.unwrap().err().unwrap();
+    assert!(matches!(error, LinkError::Unreachable(_)), "{error}");
+    assert!(error.to_string().contains("far has fallen silent"), "{error}");
+    nothing_started(&listener).await;
+}
+
+/// S0-27: one that takes the connection and says nothing, as one does whose packets are dropped later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_says_nothing_is_given_up_after_its_time() {
+    let [mut near, far] = [Host::new("near"), Host::new("far")];
+    near.config.hello_within = Duration::from_millis(200);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = Peer {
+        name: "far".to_owned(),
+        address: silent.local_addr().unwrap(),
+        data_addresses: Vec::new(),
+        key: *far.config.keys.spki(),
+    };
+    let error = soon(Link::dial(&near.config, &peer)).await.err().unwrap();
+    assert!(matches!(error, LinkError::TimedOut(_)), "{error}");
+    assert!(error.to_string().contains("does not answer within 0.2 s"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_say_who_he_is_is_dropped_and_not_many_wait_at_a_time() {
     let [near, mut far] = [Host::new("near"), Host::new("far")];

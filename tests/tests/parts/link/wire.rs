@@ -84,6 +84,12 @@ impl Wire {
         self.overheard.load(Ordering::Relaxed)
     }
 
+    /// Comes back when it has taken so many connections.
+    pub async fn has_taken(&self, count: usize) {
+        let mut taken = self.taken.subscribe();
+        taken.wait_for(|taken| *taken >= count).await.expect("the wire is there");
+    }
+
     /// How many it has taken so far.
     pub fn connections(&self) -> usize {
         *self.taken.borrow()

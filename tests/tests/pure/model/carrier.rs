@@ -43,6 +43,21 @@ impl Simulation {
         }
     }
 
+    /// Somebody cancels. Accepted, it ends the copy at once; refused, it changes nothing.
+    pub fn cancel(&mut self) {
+        let phase = |simulation: &Self| simulation.migration.as_ref().map(Migration::phase);
+        let before = phase(self);
+        self.tell(Event::Cancelled);
+        let after = phase(self);
+        if after == Some(Phase::RollingBack) && before != after {
+            self.seen.cancelled += 1;
+            self.cancelled_at = Some(self.now);
+        } else if before != after {
+            self.note(format!("a cancel led from {before:?} to {after:?}"));
+            self.seen.misled += 1;
+        }
+    }
+
     fn finish(&mut self, op: Op) {
         self.tell(Event::Finished(op));
     }

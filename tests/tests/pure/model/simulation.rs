@@ -11,7 +11,8 @@
 //! QEMUs and hosts die and come back. Every choice comes from the seed.
 //!
 //! The oracle: never two that run the guest or can write its disk, no acknowledged write lost, no pause longer than its
-//! deadline before *releasing*, and at the end the guest runs at one side and nothing is open.
+//! deadline before *releasing*, a guest that goes on at its source runs there within a second of that decision, a cancel ends
+//! within two, and at the end the guest runs at one side and nothing is open.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,6 +51,10 @@ pub struct Seen {
     pub handed_back: u64,
     /// Cuts and deaths.
     pub faults: u64,
+    /// Cancels that were accepted.
+    pub cancelled: u64,
+    /// Cancels that led elsewhere than to an end.
+    pub misled: u64,
 }
 
 /// One world in time.
@@ -76,6 +81,10 @@ pub struct Simulation {
     pub way: bool,
     /// When the guest was paused, or its source's daemon came back if that was later.
     pub paused_at: Option<Duration>,
+    /// Since when the source has decided that a guest that stands still goes on there (S2-47).
+    pub goes_on_since: Option<Duration>,
+    /// Since when a cancel that was accepted is carried out (S2-23).
+    pub cancelled_at: Option<Duration>,
     /// What was seen.
     pub seen: Seen,
     /// What happened.
@@ -114,6 +123,8 @@ impl Simulation {
             lingers: false,
             way: true,
             paused_at: None,
+            goes_on_since: None,
+            cancelled_at: None,
             seen: Seen::default(),
             log: Vec::new(),
             rules,
@@ -235,7 +246,7 @@ impl Simulation {
             }
             Happening::Write => self.write(),
             Happening::Send => self.send(),
-            Happening::Cancel => self.tell(Event::Cancelled),
+            Happening::Cancel => self.cancel(),
             Happening::Cut(ms) => self.cut(ms),
             Happening::Mended => self.way = true,
             Happening::Dies(side, part, ms) => self.die(side, part, ms),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Done, LOOK_AGAIN, Replication, millis_since, refused, sidecar_failed, stopped};
-use crate::control::{Failure, FailureCode, Verify};
+use crate::control::{Failure, FailureCode, Sealed, Verify};
 use crate::extent::LEAF_BYTES;
 use crate::io::clock;
 use crate::io::control_server::Asker;
@@ -55,7 +55,7 @@ impl Replication {
         let mine = {
             let mut seals = lock(&self.seals);
             if self.is_sealed(&seals, generation)? {
-                return Ok(json!({ "sealed": generation }));
+                return Ok(json!(counted(&recorder, generation)));
             }
             // Its unseal may have overtaken it.
             check_asker(asker)?;
@@ -79,7 +79,10 @@ impl Replication {
         if sealed.is_err() {
             self.let_go(&recorder);
         }
-        sealed.map(|()| json!({ "sealed": generation, "took_ms": millis_since(started) }))
+        sealed.map(|()| {
+            let took_ms = Some(millis_since(started));
+            json!(Sealed { took_ms, ..counted(&recorder, generation) })
+        })
     }
 
     /// `unseal`: the guest's writes go on here, also if a seal is under way.
@@ -161,6 +164,15 @@ impl Replication {
             server.handle_timeout(now);
         });
     }
+}
+
+/// What was compared for the seal that is complete, as far as this process has seen it.
+fn counted(recorder: &Recorder, generation: u64) -> Sealed {
+    let mut guard = recorder.lock();
+    let agreement = guard.tracker.agreement();
+    let compared_leaves = agreement.counted_leaves();
+    let compared_before_leaves = compared_leaves.map(|compared| agreement.leaves() - compared);
+    Sealed { sealed: generation, compared_leaves, compared_before_leaves, took_ms: None }
 }
 
 fn check_asker(asker: &Asker<'_>) -> Result<(), Failure> {
