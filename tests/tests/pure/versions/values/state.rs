@@ -227,6 +227,7 @@ fn moved() -> Report {
         raw_bytes,
         sent_bytes,
         passes: 7,
+        dirty_bytes_per_s: 0,
         final_pass_bytes: 1_008,
         final_pass_ms: 9,
     };
@@ -241,7 +242,9 @@ fn moved() -> Report {
         deltas_series: vec![3, 4, 5],
         deltas_series_step_s: 14,
         coalesced_total: 15,
+        is_sealed: false,
         verified_leaves: Some(16_384),
+        verified_before_leaves: None,
         seal_ms: 17,
     };
     Report {
