@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::binaries;
 use crate::program::{Program, Tool};
 use crate::requires::Missing;
 use crate::scratch::Scratch;
@@ -15,7 +16,7 @@ use super::results::Results;
 /// A benchmark that was run in small.
 #[derive(Debug)]
 pub struct Trial {
-    program: PathBuf,
+    /// Of `env`, which starts it.
     words: Vec<String>,
     scratch: Scratch,
 }
@@ -32,8 +33,13 @@ pub struct Said {
 impl Trial {
     /// A benchmark with these words, still to be run.
     pub fn new(program: &str, words: &[&str]) -> Self {
-        let words = ["--quick"].iter().chain(words).map(|word| (*word).to_owned()).collect();
-        Self { program: program.into(), words, scratch: Scratch::new() }
+        // Cargo may put another build of the benchmark in its place, with other features of what it depends on. Its runs
+        // would not go on with each other's pieces, so it happens now or never.
+        binaries::build().expect("the programs under test");
+        let (variable, value) = binaries::are_built();
+        let told = format!("{variable}={value}");
+        let words = [&told, program, "--quick"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        Self { words, scratch: Scratch::new() }
     }
 
     /// Run it to its end, which has to be a good one.
@@ -54,14 +60,14 @@ impl Trial {
 
     /// The same command with more words.
     pub fn again(&self, more: &[&str]) -> Said {
-        let output = Tool::new(&self.program).args(self.all_words()).args(more).output();
+        let output = Tool::new("env").args(self.all_words()).args(more).output();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Said { text: text.concat(), code: output.status.code() }
     }
 
     /// Start it, and kill it as soon as it has a first record.
     pub fn run_until_the_first_record(&self) {
-        let mut running = Program::start(&self.program, self.all_words(), &self.scratch.join("log"));
+        let mut running = Program::start("env", self.all_words(), &self.scratch.join("log"));
         wait_until(4 * PATIENCE, "a first record", || {
             assert_eq!(running.ended(), None, "{}", running.log());
             fs::read_to_string(self.file()).is_ok_and(|text| text.contains('\n'))

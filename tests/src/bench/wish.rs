@@ -22,7 +22,8 @@ pub struct Wish {
     /// Measure this part alone
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
-    /// Only move over this course; several are possible. Without it: lan100 and wan20
+    /// Only move over this course; several are possible. Without it: lan100 and wan20,
+    /// or all with --quick
     #[arg(long = "course", value_name = "NAME", value_enum)]
     courses: Vec<CourseName>,
     /// Moves of each kind
@@ -31,7 +32,8 @@ pub struct Wish {
     /// Everything in small, only to see that it runs: the figures mean nothing, and are not kept without --output
     #[arg(long)]
     pub quick: bool,
-    /// Measure again what is recorded already
+    /// Measure again what is recorded already. If it is stopped, the same command without this goes on with the course
+    /// that had begun, and measures no other one again
     #[arg(long)]
     pub anew: bool,
     /// Compare with another file of records, or with what this one held at the start. Worse by more than the interval
