@@ -46,6 +46,8 @@ pub struct Hosts {
     words: &'static [&'static str],
     /// Each has a wall clock of its own.
     own_clocks: bool,
+    /// Variables of their environment.
+    environment: &'static [&'static str],
     /// Where they are.
     pub world: World,
 }
@@ -69,10 +71,12 @@ impl Hosts {
         let has_control_network = plan.control_network;
         let own_clocks = settings.own_clocks;
         let world = World::with(plan)?;
+        let environment: &[&str] =
+            if settings.qemu_logs { &["MIGRATED_LOG=info,migrated::io::qmp=debug"] } else { &[] };
         let words: &[&str] = if settings.json_logs { &["--log-format", "json"] } else { &[] };
         let (daemons, state_dirs) = ([None, None], Vec::new());
         let older = settings.older.as_ref().map(|(end, _)| *end);
-        let mut hosts = Self { daemons, state_dirs, programs, older, words, own_clocks, world };
+        let mut hosts = Self { daemons, state_dirs, programs, older, words, own_clocks, environment, world };
         for (index, end) in [End::SiteA, End::SiteB].into_iter().enumerate() {
             let control = if has_control_network { CONTROL[index] } else { end.address() };
             let site = hosts.world.at(end);
@@ -109,14 +113,10 @@ impl Hosts {
         // An earlier version has none.
         let holds = if self.older == Some(end) { &holds[..0] } else { &holds };
         let words = [&["daemon", "--config", config.as_str()], holds, self.words].concat();
-        let daemon = if self.own_clocks {
-            let environment = clocks::environment(site);
-            let first = environment.iter().map(String::as_str).chain([program.as_str()]);
-            site.start("env", first.chain(words), "migrated.log")
-        } else {
-            site.start(program, words, "migrated.log")
-        };
-        self.daemons[end as usize] = Some(daemon);
+        let clock = self.own_clocks.then(|| clocks::environment(site));
+        let variables = self.environment.iter().copied().chain(clock.iter().flatten().map(String::as_str));
+        let line = variables.chain([program.as_str()]).chain(words);
+        self.daemons[end as usize] = Some(site.start("env", line, "migrated.log"));
         wait_for(PATIENCE, "a daemon to answer", || {
             self.migrated(end, &["list"]).output().status.success().then_some(())
         });

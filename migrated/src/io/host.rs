@@ -10,7 +10,7 @@
 //!
 //! What cannot change while the daemon lives (QEMU's offers, KVM) is looked up once.
 
-mod kvm;
+pub mod kvm;
 mod offers;
 
 use std::collections::BTreeMap;

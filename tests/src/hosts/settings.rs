@@ -30,6 +30,8 @@ pub struct Settings {
     pub listen_data: Option<[&'static str; 2]>,
     /// The daemons log one JSON object a line.
     pub json_logs: bool,
+    /// The daemons log what they say to QEMU, and what QEMU says.
+    pub qemu_logs: bool,
     /// The daemons of each host have a wall clock that a test can set.
     pub own_clocks: bool,
     /// Where the tunnels end; none: at the sites' ends of the WAN.

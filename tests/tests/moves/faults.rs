@@ -67,11 +67,28 @@ pub fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
     resident.judge(&hosts, End::SiteB, prober);
 }
 
-/// S4-31, S0-49: the source loses power in the middle of a move. The guest's memory is lost with it; its disk is not, and the
+/// S0-49, S3-17, S4-31: the disk of a guest that moves is gone, its daemon and its supervisor: that is noticed, and the guest
+/// is started again from it. The source loses power in the middle of a move. The guest's memory is lost with it; its disk is not, and the
 /// guest is at the source alone.
 pub fn a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_disk() {
     let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    // Before QEMU is told to send memory: after that it gives nothing up until its disk is back, and says nothing.
+    let sending = hosts.hold(End::SiteA, "source-start-ram");
+    let id = hosts.send_detached(End::SiteA, &["--wan", "web", "site-b"]);
+    sending.wait();
+    let blockds = hosts.processes(End::SiteA, "blockd");
+    assert_eq!(blockds.len(), 2, "a supervisor and a daemon");
+    blockds.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+    let ended = wait_until(&hosts, &id, "its end", |status| status.outcome.is_some());
+    assert_eq!(ended.outcome, Some(Outcome::RolledBack), "{ended:?}");
+    let reasons = ended.reasons.join("; ");
+    assert!(reasons.contains("has ended, and its supervisor too"), "{reasons}");
+    sending.let_go();
+    hosts.migrated(End::SiteA, &["stop", "web", "--now"]).run();
+    hosts.migrated(End::SiteA, &["run", &hosts.description(End::SiteA)]).run();
+    resident.service.wait_until_it_answers();
+
     begin(&hosts);
     hosts.world.crash(End::SiteA);
     hosts.world.restart(End::SiteA);

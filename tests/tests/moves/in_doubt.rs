@@ -91,7 +91,7 @@ pub fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answer
     assert!(told.contains("nothing is open"), "{told}");
 }
 
-/// S1-19, M8: by an operator's word the guest goes on at the source, and a destination that lives after all stops it.
+/// M8: by an operator's word the guest goes on at the source, and a destination that lives after all stops it.
 pub fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it_when_it_is_back() {
     let (hosts, resident, id) = require!(in_doubt());
     let refused = hosts.migrated(End::SiteA, &["recover", "web", "--lost", "site-c"]).output();
@@ -115,7 +115,7 @@ pub fn by_an_operators_word_a_guest_in_doubt_goes_on_and_the_other_host_stops_it
     assert!(refused.contains("moved to site-a with generation 2"), "{refused}");
 }
 
-/// S1-19, D11: the host that is gone for good comes back without its QEMU; it learns what was said of it before it serves a
+/// D11: the host that is gone for good comes back without its QEMU; it learns what was said of it before it serves a
 /// disk.
 pub fn a_host_that_was_given_up_and_comes_back_serves_no_disk_of_a_guest_that_was_taken_back() {
     let (mut hosts, resident, id) = require!(in_doubt());

@@ -1,7 +1,6 @@
 //! Other guests, and another way to send them: two disks, paused, without an address.
 
 use migrated::guest::Guest;
-use migrated::phase::Phase;
 use tests::guest_kit::place::Place;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
@@ -14,8 +13,8 @@ use tests::scratch::first_difference;
 use tests::wan::End;
 use tests::world::Plan;
 
-use crate::MAIN_JOB;
 use crate::qemu_versions::newer;
+use crate::{MAIN_JOB, insist_on_verified};
 
 /// Which QEMU runs at both sites.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,8 +42,7 @@ fn two_disks(with: With) {
     let prober = resident.watch(&hosts);
     let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
-    let verified: Vec<bool> = report.disks.iter().map(|disk| disk.verified_leaves.is_some()).collect();
-    assert_eq!(verified, [true, true]);
+    insist_on_verified(&report, 2);
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
 }
@@ -81,11 +79,10 @@ fn anonymous(with: With) {
         guest.nics[0].address = None;
         guest
     };
-    let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), anonymous));
+    let _resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), anonymous));
     let links = hosts.traces(End::SiteB);
-    let report = hosts.send(End::SiteA, &["web", "site-b"]).end().moved();
+    hosts.send(End::SiteA, &["web", "site-b"]).end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
-    assert!(report.phases.iter().any(|(phase, _)| *phase == Phase::StopAndCopy));
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.tunnels(end)), [[], []] as [[String; 0]; 2]);
     let is_new = |trace: &String| trace.starts_with("network: ") && !links.contains(trace);
     let made: Vec<String> = hosts.traces(End::SiteB).into_iter().filter(is_new).collect();
@@ -98,7 +95,6 @@ fn anonymous(with: With) {
     there.wait_until_it_answers();
     assert!(there.ask("writer disk=a stop").number("acknowledged") > 0);
     there.ask("check");
-    assert_eq!(resident.guest.nics.len(), 1);
 }
 
 pub fn soak_kinds_of_guests_move_between_newer_qemus() {

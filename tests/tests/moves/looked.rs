@@ -19,7 +19,17 @@ pub fn a_dry_run_touches_nothing_at_either_host_also_while_an_earlier_attempt_is
     let prober = resident.watch(&hosts);
     let traces = || [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
     let before = traces();
-    hosts.migrated(End::SiteA, &DRY_RUN).run();
+    let said = hosts.migrated(End::SiteA, &DRY_RUN).run();
+    assert!(said.contains("web can move from site-a to site-b"), "{said}");
+    // S3-26: source, destination, disks, sizes.
+    let looked = hosts.ask(End::SiteA, &DRY_RUN);
+    let bytes = std::fs::metadata(resident.image(&hosts, End::SiteA, 0)).expect("its image").len();
+    let planned = &looked["planned"];
+    assert_eq!((&looked["possible"], &planned["source"]), (&true.into(), &"site-a".into()));
+    assert_eq!(
+        (&planned["destination"], &planned["disks"][0]["size_bytes"]),
+        (&"site-b".into(), &bytes.into())
+    );
     assert_eq!(traces(), before);
     assert_eq!(hosts.states("web"), ["running", ""]);
 

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use migrated::report::Report;
 use tests::cases;
 use tests::hosts::settings::Settings;
 use tests::schedule;
@@ -54,6 +55,17 @@ const SLOWLY: [&str; 2] = ["--bandwidth", "300kB"];
 /// A world with links like this.
 fn over(profile: WanProfile) -> Plan {
     Plan { profile: Some(profile), ..Plan::default() }
+}
+
+/// Both hosts have compared every leaf of so many disks, at the seal or before it, and nothing was written since.
+#[track_caller]
+fn insist_on_verified(report: &Report, disks: usize) {
+    assert_eq!(report.disks.len(), disks);
+    for disk in &report.disks {
+        let compared = disk.verified_leaves.zip(disk.verified_before_leaves);
+        let (at_the_seal, before) = compared.expect("its blockd has said what it compared");
+        assert_eq!(at_the_seal + before, disk.size_bytes.div_ceil(64 << 10), "{disk:?}");
+    }
 }
 
 /// Memory begins at once, whatever is left of the disks: so that a test need not wait for them.

@@ -2,6 +2,7 @@
 
 use migrated::api::FailureCode;
 use migrated::guest::Guest;
+use migrated::io::keys::{Keys, Peer, PeerStore};
 use migrated::phase::{Outcome, Phase};
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
@@ -11,6 +12,7 @@ use tests::require;
 use tests::wan::End;
 use tests::world::Plan;
 
+use crate::restarts::restart;
 use crate::{MAIN_JOB, SLOWLY};
 
 /// No room for memory, none for the disk, and nobody who could change the guest's name.
@@ -32,6 +34,9 @@ pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_
     // Not one byte of disk or memory went over.
     assert!(report.phases.iter().all(|(phase, _)| !matches!(phase, Phase::Bulk | Phase::PreCopy)));
     assert_eq!(report.ram.sent_bytes, 0);
+    // S3-08: both are as they were.
+    let unknown = hosts.migrated(End::SiteB, &["status", &report.id]).refused();
+    assert!(unknown.contains("no migration"), "{unknown}");
     let looked = hosts.migrated(End::SiteA, &["send", "--dry-run", "--wan", "web", "site-b"]).refused();
     assert!(looked.contains("memory: ") && looked.contains("disk: "), "{looked}");
     assert_eq!(hosts.states("web"), ["running", ""]);
@@ -56,6 +61,15 @@ pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
     let nonsense = hosts.migrated(End::SiteA, &["send", "web"]).output();
     assert_eq!(nonsense.status.code(), Some(2), "{nonsense:?}");
 
+    // Paired with itself, under another name and address.
+    let state = hosts.site(End::SiteA).join("state");
+    let key = *Keys::load(&state).expect("the key of a host").spki();
+    let address = "192.0.2.77:7700".parse().expect("an address");
+    let mirror = Peer { name: "mirror".to_owned(), address, data_addresses: Vec::new(), key };
+    PeerStore::load(&state).expect("the peers of a host").put(mirror).expect("write a peer down");
+    restart(&mut hosts, End::SiteA);
+    refused(&hosts, &["--wan", "web", "mirror"], FailureCode::Conflict, "this host");
+
     // A second one while the first is under way.
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY].concat());
     let id = sending.wait_for(Phase::Bulk).id;
@@ -63,6 +77,14 @@ pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
     assert_eq!(hosts.states("web"), ["migrating", "incoming"]);
     hosts.migrated(End::SiteA, &["cancel", &id]).run();
     sending.end().stayed(Outcome::Cancelled);
+
+    // Nothing comes back from there.
+    hosts.world.wan.cut(End::SiteB);
+    let report = hosts.send(End::SiteA, &MAIN_JOB).end().stayed(Outcome::Refused);
+    let reasons = report.reasons.join("; ");
+    assert!(reasons.contains("does not answer within 5 s"), "{reasons}");
+    assert_eq!(hosts.state(End::SiteA, "web"), "running");
+    hosts.world.wan.restore(End::SiteB);
 
     // Nobody is there.
     hosts.daemon(End::SiteB).kill();

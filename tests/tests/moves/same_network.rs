@@ -62,7 +62,7 @@ pub fn a_guest_with_a_shared_disk_moves_within_one_layer_2_and_nothing_of_its_di
     prober.wait_for_answers(20);
     let captured = captured.finish();
     let announced = captured.packets().into_iter().filter(|packet| is_announcement(packet)).count();
-    assert!(announced > 0, "the neighbours hear where it is now");
+    assert!(announced > 1, "the neighbours hear where it is now, and hear it again");
     assert!(report.disks.is_empty(), "{:?}", report.disks);
     assert!(report.ram.sent_bytes > 0);
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.tunnels(end)), [[], []] as [[String; 0]; 2]);

@@ -40,10 +40,18 @@ fn when(report: &Report, what: &str) -> usize {
 }
 
 pub fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() {
-    let hosts = require!(Hosts::with(Plan::default(), &Settings::default()));
+    let hosts = require!(Hosts::with(Plan::default(), &Settings { qemu_logs: true, ..Settings::default() }));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let words = [&MAIN_JOB[..], &["--bandwidth", "2MB"]].concat();
+    // S3-08: the destination shows it before it has even looked at itself.
+    let looking = hosts.hold(End::SiteB, "destination-look");
     let id = &*hosts.send_detached(End::SiteA, &words);
+    looking.wait();
+    let [here, there] = [End::SiteA, End::SiteB].map(|end| status(&hosts, end, id));
+    assert_eq!((here.phase, here.incoming), (Phase::Reservation, false));
+    assert_eq!((there.phase, there.incoming), (Phase::Reservation, true));
+    assert_eq!(hosts.state(End::SiteA, "web"), "migrating");
+    looking.let_go();
     // The prompt is back, and the move goes on.
     let running = wait_for(PATIENCE, "the disk to go", || {
         let now = status(&hosts, End::SiteA, id);
@@ -56,6 +64,11 @@ pub fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() 
     assert!(mirrored.incoming);
     // S2-41: the guest is started there, and waits; what it writes here is recorded.
     assert_eq!(hosts.states("web"), ["migrating", "incoming"]);
+    let bytes = [End::SiteA, End::SiteB].map(|end| {
+        let image = resident.image(&hosts, end, 0);
+        std::fs::metadata(image).expect("a disk's image").len()
+    });
+    assert_eq!(bytes[0], bytes[1], "S4-12: a disk is as large as its copy");
     assert_eq!(hosts.processes(End::SiteB, "qemu-system-x86_64").len(), 1);
     wait_until(PATIENCE, "a write to be recorded", || {
         status(&hosts, End::SiteA, id).disks.iter().any(|disk| disk.deltas_total > 0)
@@ -72,14 +85,36 @@ pub fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() 
     let phases: Vec<Phase> = report.phases.iter().map(|(phase, _)| *phase).collect();
     assert_eq!(phases, PHASES);
     assert!(report.events.is_sorted_by_key(|(at_ms, _)| *at_ms), "{:?}", report.events);
-    let order =
-        ["tunnel: up", "the guest is paused", "the guest is up at the destination", "phase readdress"];
-    let order = order.map(|what| when(&report, what));
-    assert!(order.is_sorted(), "S4-20: {order:?} in {:?}", report.events);
+    let orders: [(&str, &[&str]); 2] = [
+        ("S4-12", &["link: up", "reserved as", "initialised", "memory: the first pass begins"]),
+        ("S4-20", &["tunnel: up", "the guest is paused", "is up at the destination", "phase readdress"]),
+    ];
+    for (row, order) in orders {
+        let order: Vec<usize> = order.iter().map(|what| when(&report, what)).collect();
+        assert!(order.is_sorted(), "{row}: {order:?} in {:?}", report.events);
+    }
     // M7, S3-36: taken only when disks and memory have arrived and the source's tap is down.
     let releasing = when(&report, "releasing is journalled");
     assert!(when(&report, "sealed") < releasing && when(&report, "taps are down here") < releasing);
     let page = hosts.migrated(End::SiteA, &["status", id]).run();
     assert!(page.contains("web moved from site-a to site-b") && page.contains("downtime"), "{page}");
     resident.service.wait_until_it_answers();
+    // S2-02: what was said to QEMU, each with its answer.
+    for (end, commands) in [
+        (End::SiteA, &["migrate-set-parameters", "migrate", "migrate-continue", "quit"][..]),
+        (End::SiteB, &["migrate-incoming", "cont", "announce-self"]),
+    ] {
+        let log = hosts.log(end);
+        for command in commands {
+            let said = |what: &str| {
+                log.lines()
+                    .filter(|line| line.contains(what) && line.contains(&format!("{command:?}")))
+                    .count()
+            };
+            let (asked, answered) = (said("to QEMU"), said("from QEMU"));
+            // One that ends QEMU may go without.
+            let least = if *command == "quit" { 0 } else { asked };
+            assert!(asked > 0 && answered >= least, "{command}: {asked} times, {answered} answers");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The daemon at its boundary: clients that others wrote, against the real binary (S4-10, S4-11).
+//! The daemon at its boundary: clients that others wrote, against the real binary (S4-10).
 //!
 //! What is common to both data planes is tried on both; the protocol logic is the same code, the handling of
 //! sockets and files is not.

@@ -70,8 +70,8 @@ pub async fn probe(qemu: &Path) -> Kvm {
     }
 }
 
-/// Runs the tiny guest to its end.
-async fn run(qemu: &Path, accelerator: &str, limit: Duration) -> Result<(), String> {
+/// Runs the tiny guest to its end: an error says why it did not come through.
+pub async fn run(qemu: &Path, accelerator: &str, limit: Duration) -> Result<(), String> {
     let name = format!("migrated-probe-{}-{accelerator}", std::process::id());
     let disk = std::env::temp_dir().join(name);
     fs::write(&disk, sector()).map_err(|error| format!("cannot write {}: {error}", disk.display()))?;
@@ -123,14 +123,5 @@ mod tests {
         assert!(said.is_err_and(|reason| reason.contains("exit status: 0")));
         let said = run(Path::new("/no/such/program"), "none", Duration::from_secs(60)).await;
         assert!(said.is_err_and(|reason| reason.contains("cannot start")));
-    }
-
-    /// The guest itself is right: where nothing is in doubt it comes through.
-    #[tokio::test]
-    async fn the_tiny_guest_comes_through_where_it_is_emulated() {
-        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        if qemu.exists() {
-            run(qemu, "tcg", Duration::from_secs(60)).await.unwrap();
-        }
     }
 }

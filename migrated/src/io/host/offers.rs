@@ -102,21 +102,6 @@ mod tests {
     use std::path::Path;
 
     use super::ask;
-    use crate::qemu::Accelerator;
-
-    #[tokio::test]
-    async fn a_qemu_is_asked_what_it_offers() {
-        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
-        if !qemu.exists() {
-            return;
-        }
-        let offers = ask(qemu, false).await.unwrap();
-        assert!(offers.version.split('.').count() == 3, "{}", offers.version);
-        assert!(offers.machines.iter().any(|machine| machine.starts_with("pc-i440fx-")));
-        let tcg = &offers.cpus[&Accelerator::Tcg];
-        assert_eq!(tcg["qemu64"], Vec::<String>::new());
-        assert!(tcg["Skylake-Server"].contains(&"avx512f".to_owned()));
-    }
 
     #[tokio::test]
     async fn a_program_that_is_no_qemu_is_an_error() {

@@ -17,6 +17,7 @@ use blockd::nbd::export::Export;
 use blockd::server::Server;
 use blockd::store::BlockStore;
 use blockd::volume::Volume;
+use tests::requires::{Missing, skip};
 
 pub const DISK_BYTES: u64 = 32 << 20;
 pub const BOTH: [DataPlaneFlag; 2] = [DataPlaneFlag::Ring, DataPlaneFlag::Pool];
@@ -35,7 +36,9 @@ impl Plane {
         if choice == DataPlaneFlag::Ring
             && let Err(error) = Prepared::ring()
         {
-            eprintln!("skipped for the ring: {error}");
+            let reason = Missing::Denied(format!("no io_uring: {error}"));
+            let thread = std::thread::current();
+            skip(&format!("{}, with the ring", thread.name().unwrap_or("data_plane")), &reason);
             return None;
         }
         let name = format!("data-plane-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));

@@ -38,7 +38,7 @@ fn a_sparse_image_arrives_whole_and_as_sparse() {
     pair.seal_and_compare(1);
 }
 
-/// S4-13 (the bulk copy goes on where it was), S4-33.
+/// S4-13 (the bulk copy goes on where it was).
 #[test]
 fn the_replica_converges_when_the_destination_is_killed_under_writes() {
     let lab = require!(Lab::with(&[]));
@@ -164,7 +164,7 @@ fn a_full_disk_under_recording_fails_the_write_and_kills_nobody() {
     assert_eq!(source.serving_pid(), before, "{}", source.log());
 }
 
-/// S4-17, S4-24, D5: nothing waits for a link that is down, and what piles up stays within its budget.
+/// S4-17, D5: nothing waits for a link that is down, and what piles up stays within its budget.
 #[test]
 fn a_link_that_is_down_stalls_no_write_and_the_queue_stays_within_its_budget() {
     let lab = require!(Lab::with(&["qemu-img"]));

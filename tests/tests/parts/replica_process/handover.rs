@@ -1,15 +1,16 @@
 //! Seal, promote, unseal, fence: who may write when (D7, D8, D11).
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
-use blockd::control::{Command, Request, Verify, request_line};
+use blockd::control::{Command, Request, Sealed, Verify, parse_reply, request_line};
 use tests::daemon::Daemon;
 use tests::lab::Lab;
 use tests::program::{Program, Tool};
 use tests::require;
+use tests::scratch::first_difference;
 use tests::wait::{PATIENCE, wait_for, wait_until};
 
 use super::{MIB, Pair};
@@ -117,6 +118,38 @@ fn one_byte_that_differs_at_the_destination_fails_the_seal_and_is_named_and_repa
 }
 
 #[test]
+fn a_seal_answers_how_many_leaves_it_compared_also_when_it_is_asked_for_again() {
+    let lab = require!(Lab::with(&["qemu-io"]));
+    let pair = Pair::start(&lab, lab.scratch.patterned("image", 4 * MIB, 37));
+    pair.follow();
+    pair.reach_barrier();
+    wait_until(PATIENCE, "every leaf to be compared", || {
+        pair.source.status()["replication"]["stale_leaves"] == 0
+    });
+    // Nothing that is written now can be compared before the seal.
+    pair.relay.set_down(true);
+    qemu_io(&pair.source, "write -P 3 0 64k");
+    qemu_io(&pair.source, "write -P 4 1M 128k");
+    let mut asker = BufReader::new(begin_seal(&pair.source));
+    pair.relay.set_down(false);
+    let mut line = Vec::new();
+    asker.read_until(b'\n', &mut line).expect("hear that it is sealed");
+    let (_, said) = parse_reply(&line).expect("a reply");
+    let sealed: Sealed = serde_json::from_value(said.expect("it is sealed")).expect("what a seal answers");
+    let compared = (sealed.compared_leaves, sealed.compared_before_leaves);
+    assert_eq!((sealed.sealed, compared), (1, (Some(3), Some(61))));
+    assert!(sealed.took_ms.is_some());
+    assert_eq!(first_difference(&pair.source_image, &pair.destination_image), None);
+
+    let again: Sealed =
+        serde_json::from_value(pair.source.ctl(&["seal", "--generation", "1"])).expect("the same");
+    assert_eq!(again, Sealed { took_ms: None, ..sealed });
+    pair.source.ctl(&["unseal"]);
+    let all = pair.source.ctl(&["seal", "--generation", "2", "--verify", "all"]);
+    assert_eq!((&all["compared_leaves"], &all["compared_before_leaves"]), (&64.into(), &0.into()));
+}
+
+#[test]
 fn a_seal_without_its_replica_is_refused_in_its_time_and_writes_go_on() {
     let lab = require!(Lab::with(&["qemu-io"]));
     let pair = cut_off(&lab, 34);
@@ -143,7 +176,7 @@ fn last_word(mut asker: UnixStream) -> String {
     said
 }
 
-/// S1-13, S2-33: the guest does not wait for a handover that was given up, by a word or by the end of who wanted it.
+/// The guest does not wait for a handover that was given up, by a word or by the end of who wanted it.
 #[test]
 fn a_seal_under_way_ends_by_an_unseal_and_with_whoever_asked_for_it_and_writes_go_on() {
     let lab = require!(Lab::with(&["qemu-io"]));
