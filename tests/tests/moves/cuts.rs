@@ -26,7 +26,7 @@ pub const OTHER: [&str; 2] = ["192.0.2.33", "192.0.2.34"];
 
 /// A guest whose disk takes a while on a thin link.
 pub fn recipe() -> Recipe {
-    Recipe { name: "stayer".to_owned(), disk_mib: 96, fill: Fill::Thirds, ..Recipe::default() }
+    Recipe { name: "stayer".to_owned(), disk_mib: 64, fill: Fill::Thirds, ..Recipe::default() }
 }
 
 /// Its main job.

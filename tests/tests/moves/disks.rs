@@ -23,7 +23,7 @@ use crate::paused::{hold_the_pause, impatient};
 use crate::restarts::restart;
 
 /// Room for the guest's disk, and a little more.
-const IMAGES_MIB: u64 = 136;
+const IMAGES_MIB: u64 = 104;
 
 /// A rate at which there is time to do something to a disk, also where that takes long.
 const SLOWER: [&str; 2] = ["--bandwidth", "500kB"];

@@ -14,15 +14,11 @@ use tests::hosts::names::{self, NAME, Names};
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
 use tests::world::Plan;
 
 /// The first of site B's pool.
 const NEW: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 100);
-
-fn plan() -> Plan {
-    Plan { profile: Some(WanProfile::lan100()), ..Plan::default() }
-}
 
 fn named(mut guest: Guest) -> Guest {
     guest.nics[0].dns_name = Some(NAME.to_owned());
@@ -46,7 +42,7 @@ fn place(report: &Report, what: &str) -> usize {
 
 pub fn a_name_leads_to_the_new_site_after_the_guest_has_answered_there() {
     let settings = Settings { dns_b: names::table("lab.test"), ..Settings::default() };
-    let hosts = require!(Hosts::with(plan(), &settings));
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
     let names = require!(Names::start(&hosts, ADDRESS));
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);
@@ -76,7 +72,7 @@ pub fn a_name_leads_to_the_new_site_after_the_guest_has_answered_there() {
 
 pub fn a_name_that_no_zone_holds_is_refused_before_anything_moves() {
     let settings = Settings { dns_b: names::table("elsewhere.test"), ..Settings::default() };
-    let hosts = require!(Hosts::with(plan(), &settings));
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
     let names = require!(Names::start(&hosts, ADDRESS));
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);

@@ -8,10 +8,11 @@ use tests::hosts::resident::{Resident, Work};
 use tests::program::signal;
 use tests::require;
 use tests::wait::{PATIENCE, wait_for};
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
+use tests::world::Plan;
 
 use crate::restarts::wait_until;
-use crate::{memory_at_once, over};
+use crate::memory_at_once;
 
 /// Kill the daemon of a disk, not its supervisor.
 fn kill_blockd(hosts: &Hosts, end: End) {
@@ -34,7 +35,7 @@ fn begin(hosts: &Hosts) -> String {
 /// S2-16, S3-17: the daemons of the disks at both hosts are killed, the destination's daemon stands still until the link
 /// counts as dead, and the destination loses power: each is a stall, and the guest moves.
 pub fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
-    let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
+    let mut hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let id = begin(&hosts);
@@ -71,7 +72,7 @@ pub fn what_dies_before_the_handover_is_a_stall_and_the_guest_moves() {
 /// is started again from it. The source loses power in the middle of a move. The guest's memory is lost with it; its disk is not, and the
 /// guest is at the source alone.
 pub fn a_source_that_loses_power_has_its_guest_afterwards_and_starts_it_from_its_disk() {
-    let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
+    let mut hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     // Before QEMU is told to send memory: after that it gives nothing up until its disk is back, and says nothing.
     let sending = hosts.hold(End::SiteA, "source-start-ram");

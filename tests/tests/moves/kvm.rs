@@ -11,7 +11,7 @@ use tests::hosts::Hosts;
 use tests::require;
 use tests::scratch::Scratch;
 use tests::wait::{PATIENCE, wait_for};
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
 use tests::world::Plan;
 
 const GUEST: &str = "counting";
@@ -51,7 +51,7 @@ fn start(hosts: &Hosts) {
 
 pub fn a_guest_under_kvm_moves_and_its_memory_and_its_disk_go_on() {
     require!(boot_sector::kvm());
-    let hosts = require!(Hosts::new(Plan { profile: Some(WanProfile::lan100()), ..Plan::default() }));
+    let hosts = require!(Hosts::new(Plan::default()));
     start(&hosts);
     let before = later(&hosts, End::SiteA, 2000);
     println!("at the source: {before:?}");

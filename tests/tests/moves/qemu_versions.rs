@@ -8,9 +8,10 @@ use tests::hosts::settings::Settings;
 use tests::program::Tool;
 use tests::require;
 use tests::requires::Missing;
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
+use tests::world::Plan;
 
-use crate::{MAIN_JOB, over};
+use crate::MAIN_JOB;
 
 /// The way home.
 const HOME: [&str; 3] = ["--wan", "web", "site-a"];
@@ -29,7 +30,7 @@ fn version(hosts: &Hosts, end: End) -> String {
 /// S0-32: another version is no reason to refuse, where it has the guest's machine type.
 pub fn a_guest_moves_to_a_newer_qemu_and_back() {
     let settings = Settings { qemu_b: Some(require!(newer())), ..Settings::default() };
-    let hosts = require!(Hosts::with(over(WanProfile::lan100()), &settings));
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let before = version(&hosts, End::SiteA);
@@ -47,7 +48,7 @@ pub fn a_guest_moves_to_a_newer_qemu_and_back() {
 pub fn a_guest_moves_between_two_newer_qemus() {
     let qemu = Some(require!(newer()));
     let settings = Settings { qemu_a: qemu.clone(), qemu_b: qemu, ..Settings::default() };
-    let hosts = require!(Hosts::with(over(WanProfile::lan100()), &settings));
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     hosts.send(End::SiteA, &MAIN_JOB).end().moved();

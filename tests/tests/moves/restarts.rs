@@ -7,9 +7,10 @@ use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::require;
 use tests::wait::{PATIENCE, wait_for};
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
+use tests::world::Plan;
 
-use crate::{memory_at_once, over};
+use crate::memory_at_once;
 
 /// The migration, as the source shows it now.
 pub fn shown(hosts: &Hosts, id: &str) -> Status {
@@ -36,7 +37,7 @@ pub fn restart(hosts: &mut Hosts, end: End) {
 /// S1-12, S2-33: killed in the bulk copy and while memory goes over, at either side, the same migration goes on by
 /// itself, and the disk is not copied again.
 pub fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
-    let mut hosts = require!(Hosts::with(over(WanProfile::lan100()), &memory_at_once()));
+    let mut hosts = require!(Hosts::with(Plan::default(), &memory_at_once()));
     let guest = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = guest.watch(&hosts);
     let id = hosts.send_detached(End::SiteA, &["--wan", "--bandwidth", "1500kB", "web", "site-b"]);

@@ -75,6 +75,7 @@ pub fn a_move_in_the_background_is_shown_while_it_runs_and_its_report_is_kept() 
     });
     let page = hosts.migrated(End::SiteA, &["status", id]).run();
     assert!(page.contains("site-a -> site-b") && page.contains(id), "{page}");
+    hosts.migrated(End::SiteA, &["set", id, "bandwidth=none"]).run();
     let watched = hosts.migrated(End::SiteA, &["status", id, "--watch"]).output();
     assert_eq!(watched.status.code(), Some(0), "{watched:?}");
 
