@@ -83,8 +83,9 @@ impl Migrations {
             let hint = format!("wait for it, or give it up by `migrated cancel {}`", other.id);
             return conflict(message, hint);
         }
-        // What goes and what comes have numbers of their own: another host must not overwrite a report of this one.
-        let is_taken = |other: &Entry| other.runs || other.status.incoming != status.incoming;
+        // Another attempt is between the same hosts. Another host must not overwrite a report of this one.
+        let ends = |status: &Status| [status.source.clone(), status.destination.clone()];
+        let is_taken = |other: &Entry| other.runs || ends(&other.status) != ends(&status);
         if inner.entries.iter().any(|entry| entry.status.id == status.id && is_taken(entry)) {
             return conflict(format!("there is a migration {} already", status.id), "send again".to_owned());
         }
