@@ -73,6 +73,13 @@ pub fn is_release() -> bool {
 fn cargo_build(what: &[&str], profile: &OsStr) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
+    // What cargo says of this test's package to this process: to build scripts below it would be a change.
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(of_package) {
+            command.env_remove(&name);
+        }
+    }
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     command.args(["build", "--quiet", "--locked"]).args(what).arg("--profile").arg(profile);
     let output = command.arg("--target-dir").arg(target_dir()).output();

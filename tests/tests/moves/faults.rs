@@ -11,8 +11,8 @@ use tests::wait::{PATIENCE, wait_for};
 use tests::wan::End;
 use tests::world::Plan;
 
-use crate::restarts::wait_until;
 use crate::memory_at_once;
+use crate::restarts::wait_until;
 
 /// Kill the daemon of a disk, not its supervisor.
 fn kill_blockd(hosts: &Hosts, end: End) {
