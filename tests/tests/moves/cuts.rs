@@ -16,7 +16,7 @@ use tests::prober::Prober;
 use tests::require;
 use tests::wan::{End, WanProfile, Way};
 
-use crate::over;
+use crate::{AT_FIRST, long_lossy_link, over};
 
 /// Where tunnels end that outlive an address of the WAN.
 pub const BRIDGES: [&str; 2] = ["10.1.0.1", "10.2.0.1"];
@@ -68,7 +68,7 @@ pub fn insist_on_one_attempt(report: &Report) {
 
 pub fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_disk_and_while_the_memory_goes()
 {
-    let hosts = require!(Hosts::new(over(WanProfile::wan20())));
+    let hosts = require!(Hosts::new(long_lossy_link()));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
     let wan = &hosts.world.wan;
@@ -79,7 +79,7 @@ pub fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_dis
         let connections = wan.forget_connections(End::SiteA, hosts.site(End::SiteA), End::SiteB);
         assert!(connections > 0, "there was a connection to forget");
     };
-    let sending = hosts.send(End::SiteA, &STAYER);
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &AT_FIRST].concat());
     sending.wait_for(Phase::Bulk);
     hosts.wait_for_event(End::SiteA, "tunnel: up");
     lose(&hosts, &sending, &prober, "a cut", cut, restore);
@@ -88,6 +88,7 @@ pub fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_dis
     lose(&hosts, &sending, &prober, "a cut", cut, restore);
     lose(&hosts, &sending, &prober, "nothing comes back", half(Way::Out), restore);
     lose(&hosts, &sending, &prober, "a NAT forgets", forget, || ());
+    hosts.migrated(End::SiteA, &["set", "stayer", "bandwidth=none"]).run();
     let report = sending.end().moved();
     insist_on_one_attempt(&report);
     assert_eq!(hosts.states("stayer"), ["moved", "running"]);
@@ -97,11 +98,11 @@ pub fn a_move_survives_cuts_half_open_links_and_a_nat_that_forgets_while_the_dis
 
 pub fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
     let settings = Settings { tunnel_addresses: Some(BRIDGES), ..Settings::default() };
-    let hosts = require!(Hosts::with(over(WanProfile::wan20()), &settings));
+    let hosts = require!(Hosts::with(long_lossy_link(), &settings));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
     let wan = &hosts.world.wan;
-    let sending = hosts.send(End::SiteA, &STAYER);
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &AT_FIRST].concat());
     // In the middle of the first words about disks and tunnel.
     hosts.wait_for_event(End::SiteA, "reserved as");
     wan.cut_for(End::SiteB, 6);
@@ -111,6 +112,7 @@ pub fn a_move_survives_a_flapping_link_and_another_address_of_its_source() {
     wan.flap(End::SiteB, 2, 2);
     let readdress = || wan.readdress(End::SiteA, hosts.site(End::SiteA), OTHER);
     lose(&hosts, &sending, &prober, "another address", readdress, || ());
+    hosts.migrated(End::SiteA, &["set", "stayer", "bandwidth=none"]).run();
     let report = sending.end().moved();
     insist_on_one_attempt(&report);
     assert_eq!(hosts.states("stayer"), ["moved", "running"]);

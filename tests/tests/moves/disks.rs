@@ -125,7 +125,7 @@ pub fn a_destination_whose_disk_fails_is_waited_for_but_by_no_guest_that_stands_
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
     let pause = hold_the_pause(&hosts, End::SiteA);
-    let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWER].concat());
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &["--bandwidth", "3MB"]].concat());
     let id = sending.wait_until("some of the disk", has_begun_to_copy).id;
     images.fail_writes(site, true);
     sending.wait_until("the trouble to be told", |status| is_told(status, "look at that disk of site-b"));
@@ -154,7 +154,7 @@ pub fn a_guest_leaves_a_slow_disk_of_which_some_reads_fail() {
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
     images.drop_cache(site);
-    let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWER].concat());
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &["--bandwidth", "3MB"]].concat());
     let id = sending.wait_until("some of the disk", has_begun_to_copy).id;
     images.fail_reads(site, true);
     sending.wait_until("the trouble to be told", |status| is_told(status, "disk \"vda\" at site-a fails"));

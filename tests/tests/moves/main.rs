@@ -4,6 +4,7 @@
 //! open a file of the other (S0-14), and that the sites share no layer 2 (S0-15).
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use migrated::report::Report;
 use tests::cases;
@@ -67,6 +68,14 @@ fn insist_on_verified(report: &Report, disks: usize) {
         assert_eq!(at_the_seal + before, disk.size_bytes.div_ceil(64 << 10), "{disk:?}");
     }
 }
+
+/// A long, lossy link on which a move is slow for as long as it is told to be, and fast when all has been tried on it.
+fn long_lossy_link() -> Plan {
+    over(WanProfile::new(100, Duration::from_millis(100)).lossy(0.5))
+}
+
+/// What a move over such a link is told first: it is met in each phase.
+const AT_FIRST: [&str; 2] = ["--bandwidth", "2500kB"];
 
 /// Memory begins at once, whatever is left of the disks: so that a test need not wait for them.
 fn memory_at_once() -> Settings {

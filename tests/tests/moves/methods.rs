@@ -8,11 +8,11 @@ use tests::hosts::resident::{Resident, Work};
 use tests::program::signal;
 use tests::require;
 use tests::wait::{PATIENCE, wait_until};
-use tests::wan::{End, WanProfile};
+use tests::wan::End;
 use tests::world::Plan;
 
 use crate::cuts::insist_on_one_attempt;
-use crate::{MAIN_JOB, SLOWLY, insist_on_verified, memory_at_once, over};
+use crate::{MAIN_JOB, SLOWLY, insist_on_verified, long_lossy_link, memory_at_once};
 
 /// S1-13, S3-18, S3-19: a cold move suspends the guest when nothing can refuse any more, and lets it go on when it is given up.
 /// Without compression as much goes over as there is; with it less; the report has both.
@@ -75,7 +75,7 @@ pub fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() 
 /// The link lies on a program's standard input and output, over a real WAN; when the programs are killed others take
 /// their place, and it is the same move.
 pub fn a_guest_moves_through_a_program_and_the_end_of_the_program_is_a_stall() {
-    let hosts = require!(Hosts::with(over(WanProfile::wan20()), &memory_at_once()));
+    let hosts = require!(Hosts::with(long_lossy_link(), &memory_at_once()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let program = hosts.program(End::SiteA).display().to_string();

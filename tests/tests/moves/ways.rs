@@ -20,14 +20,14 @@ use tests::wan::{End, WanProfile};
 use tests::world::{CONTROL, Plan};
 
 use crate::cuts::{BRIDGES, OTHER, STAYER, insist_on_one_attempt, recipe};
-use crate::{MAIN_JOB, SLOWLY, memory_at_once, over};
+use crate::{AT_FIRST, MAIN_JOB, SLOWLY, long_lossy_link, memory_at_once, over};
 
 /// Where the daemons' data goes of itself, at site B.
 const DATA_B: &str = "192.0.2.5";
 
 /// Two networks between the sites.
 fn two_ways(settings: Settings) -> Result<Hosts, tests::requires::Missing> {
-    let plan = Plan { control_network: true, ..over(WanProfile::wan20()) };
+    let plan = Plan { control_network: true, ..long_lossy_link() };
     Hosts::with(plan, &Settings { tunnel_addresses: Some(CONTROL), ..settings })
 }
 
@@ -55,12 +55,13 @@ pub fn a_move_goes_on_over_the_control_network_when_the_data_network_dies_for_go
     let hosts = require!(two_ways(Settings::default()));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
-    let sending = hosts.send(End::SiteA, &[&STAYER[..], &["--bandwidth", "2MB"]].concat());
+    let sending = hosts.send(End::SiteA, &[&STAYER[..], &AT_FIRST].concat());
     hosts.wait_for_event(End::SiteA, "tunnel: up");
     let before = sending.wait_for(Phase::Bulk);
     assert!(before.link.data_address.starts_with(DATA_B), "{:?}", before.link);
     hosts.world.wan.part(End::SiteA, End::SiteB);
     wait_for_way(&sending, &prober, "data over the control network", CONTROL[1], CONTROL[1]);
+    hosts.migrated(End::SiteA, &["set", "stayer", "bandwidth=none"]).run();
     let report = sending.end().moved();
     insist_on_one_attempt(&report);
     insist_on_event(&report, &["warning: link: 192.0.2.5:7701 is out of reach, data goes over 198.51.100.2"]);
@@ -102,7 +103,7 @@ pub fn a_move_survives_the_death_of_either_network_while_memory_goes_and_data_le
 
 pub fn a_move_survives_another_address_of_its_destination() {
     let settings = Settings { tunnel_addresses: Some(BRIDGES), ..memory_at_once() };
-    let hosts = require!(Hosts::with(over(WanProfile::wan20()), &settings));
+    let hosts = require!(Hosts::with(long_lossy_link(), &settings));
     let resident = require!(Resident::start(&hosts, &recipe(), Work::default()));
     let prober = resident.watch(&hosts);
     let sending = hosts.send(End::SiteA, &[&STAYER[..], &SLOWLY].concat());
@@ -148,7 +149,7 @@ const NARROW_BYTES: u32 = 1412;
 /// S0-51: the sites' links carry no packet of the usual size any more, and the client's session has used such ones.
 pub fn link_and_tunnel_work_over_a_way_for_smaller_packets_and_a_session_with_large_ones_goes_on() {
     require!(program("tcpdump"));
-    let hosts = require!(Hosts::new(over(WanProfile::wan20())));
+    let hosts = require!(Hosts::new(long_lossy_link()));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let watch = Watch { lines_per_s: 10, line_bytes: 4000, ..Watch::over(ADDRESS) };
     let prober = Prober::start(&hosts.client(), &watch);
