@@ -1,6 +1,6 @@
 //! Whole migrations: real guests between two sites over a real WAN, with users who must not notice.
 //!
-//! What the other tests of a guest that moves take for granted is in `tests/world.rs`: that no process of one site can
+//! What the other tests of a guest that moves take for granted is in `parts/world.rs`: that no process of one site can
 //! open a file of the other (S0-14), and that the sites share no layer 2 (S0-15).
 
 use std::process::ExitCode;
