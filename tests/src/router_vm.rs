@@ -12,12 +12,13 @@
 //! every later start restores that in a fraction of a second. It knows nothing of addresses or of profiles: whoever
 //! owns it sends the same `ip` and `tc` that a namespace would be given.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use crate::binaries::{GuestKernel, guest_kernel, target_dir};
@@ -73,6 +74,7 @@ impl Kit {
         fs::create_dir_all(&folder).expect("make a folder for the router's files");
         let name = fingerprint(&archive, &[&qemu, &kernel.image]);
         let initramfs = folder.join(format!("{name}.initramfs"));
+        let _turn = turn();
         if !initramfs.exists() {
             remove_others(&folder);
             put(&initramfs, |part| fs::write(part, &archive).expect("write the router's initramfs"));
@@ -93,8 +95,7 @@ impl Kit {
 
     /// Boot the machine and keep its state, unless it is there already.
     fn save_once(&self, scratch: &Path) {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = turn();
         if self.state.exists() {
             return;
         }
@@ -224,6 +225,13 @@ fn fingerprint(archive: &[u8], files: &[&Path]) -> String {
         hash.update(format!("{} {} {changed:?}", file.display(), seen.len()).as_bytes());
     }
     hash.finalize().to_hex()[..16].to_owned()
+}
+
+/// The right to make one of the router's files: for one thread of one process at a time. Beside the folder, in which what
+/// is old is removed.
+fn turn() -> Flock<File> {
+    let lock = File::create(target_dir().join("router-vm.lock")).expect("make a lock file");
+    Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).expect("lock a file")
 }
 
 /// Remove what was made from something older; a machine that runs from it has read all it needs.
