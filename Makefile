@@ -15,7 +15,8 @@ demo: ## Set the machine up if needed, build, and move a guest before your eyes 
 		echo "demo: needs root for its network namespaces; run: sudo -E env \"PATH=\$$PATH\" make demo" >&2; exit 1; }
 	@scripts/setup
 	@echo "demo: building (minutes, the first time)"
-	@cargo run --quiet --locked --workspace --bin demo -- $(ARGS)
+	@cargo build --quiet --locked --workspace --bins
+	@cargo run --quiet --locked -p tests --bin demo -- $(ARGS)
 
 test: ## Set the machine up if needed, build, lint, and run every test
 	@scripts/test
