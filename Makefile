@@ -31,11 +31,11 @@ lint: ## rustfmt and clippy, with every warning an error
 	@scripts/lint
 
 sim: ## Run both simulations over SEEDS=n seeds (20000 unless given)
-	SIM_SEEDS=$(SEEDS) cargo test --locked --workspace --test pure every_seed -- --nocapture
+	SIM_SEEDS=$(SEEDS) cargo test --locked --workspace --test proofs every_seed -- --nocapture
 
 soak: ## Run the long tests (ARGS=NAME: those with that in their name)
 	@scripts/setup
-	cargo test --locked --workspace --lib --test pure --test parts --no-fail-fast -- --ignored soak
+	cargo test --locked --workspace --lib --test proofs --test pure --test parts --no-fail-fast -- --ignored soak
 	cargo test --locked --workspace --test moves -- --ignored $(ARGS)
 
 # What is measured is what `make build` ships.

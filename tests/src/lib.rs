@@ -1,9 +1,8 @@
-//! Simulation, oracle, foreign clients, benchmarks and house rules.
+//! Oracle, lab, foreign clients, benchmarks and house rules.
 
 pub mod requires;
 pub mod binaries;
 pub mod older;
-pub mod sim;
 pub mod house;
 pub mod wait;
 pub mod scratch;

@@ -5,12 +5,13 @@
 use super::Finding;
 
 /// Each crate, from the bottom up, and what it may import of ours.
-pub const MAY_IMPORT: [(&str, &[&str]); 5] = [
+pub const MAY_IMPORT: [(&str, &[&str]); 6] = [
     ("throttle", &[]),
     ("tunnel", &[]),
     ("blockd", &["throttle"]),
     ("migrated", &["blockd", "tunnel", "throttle"]),
-    ("tests", &["throttle", "tunnel", "blockd", "migrated"]),
+    ("simulation", &["blockd", "migrated"]),
+    ("tests", &["throttle", "tunnel", "blockd", "migrated", "simulation"]),
 ];
 
 /// Imports of our crates against the direction, in the manifest of one of them.

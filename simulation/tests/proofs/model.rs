@@ -139,7 +139,7 @@ fn every_seed_ends_with_one_guest_that_has_all_its_writes() {
     for seed in seeds.clone() {
         let seen = simulation::run(seed, Rules::ALL).unwrap_or_else(|wrong| {
             panic!(
-                "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test pure every_seed"
+                "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test proofs every_seed"
             )
         });
         total.moved += seen.moved;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use migrated::migration::{Event, Limits, Migration};
 use migrated::phase::{Outcome, Phase};
-use tests::sim::rng::Rng;
+use simulation::rng::Rng;
 
 use super::happening::Happening;
 use super::rules::Rules;

@@ -3,7 +3,7 @@
 //!
 //! `SIM_SEEDS=n` runs n seeds; `SIM_SEED=s` replays one.
 
-use tests::sim::{self, Kept};
+use simulation::{self as sim, Kept};
 
 fn number_from_env(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -36,7 +36,7 @@ fn every_seed_ends_with_two_equal_disks() {
             }
             Err(wrong) => {
                 panic!(
-                    "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test pure every_seed"
+                    "seed {seed}: {wrong}\nreplay: SIM_SEED={seed} cargo test --workspace --test proofs every_seed"
                 )
             }
         }
@@ -50,6 +50,10 @@ fn every_seed_ends_with_two_equal_disks() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the name of its thread is what silences the panics of the search"
+)]
 fn switching_off_any_one_invariant_is_noticed() {
     let search = std::thread::Builder::new().name(QUIET.into());
     let search = search.spawn(|| Kept::one_less().map(first_failure));
