@@ -70,19 +70,24 @@ pub fn is_release() -> bool {
     profile_dir().ends_with("release")
 }
 
-fn cargo_build(what: &[&str], profile: &OsStr) -> Result<(), String> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    // What cargo says of this test's package to this process: to build scripts below it would be a change.
+/// `cargo build` without what cargo says of this test's package to this process: to build scripts it would be a change.
+pub fn cargo_build_command() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
     for (name, _) in env::vars_os() {
         if name.to_str().is_some_and(of_package) {
             command.env_remove(&name);
         }
     }
+    command.args(["build", "--quiet", "--locked"]);
+    command
+}
+
+fn cargo_build(what: &[&str], profile: &OsStr) -> Result<(), String> {
+    let mut command = cargo_build_command();
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    command.args(["build", "--quiet", "--locked"]).args(what).arg("--profile").arg(profile);
-    let output = command.arg("--target-dir").arg(target_dir()).output();
+    let output =
+        command.args(what).arg("--profile").arg(profile).arg("--target-dir").arg(target_dir()).output();
     let output = output.map_err(|error| format!("cannot run cargo to build the programs: {error}"))?;
     // Sources that do not compile are no reason to skip a test.
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

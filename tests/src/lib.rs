@@ -21,6 +21,7 @@ pub mod guest;
 pub mod prober;
 pub mod oracle;
 pub mod relay;
+pub mod link_config;
 pub mod netns;
 pub mod site;
 pub mod router_vm;

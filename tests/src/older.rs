@@ -6,11 +6,10 @@
 //! <target>/versions/0.1.0/target/   what cargo builds of it
 //! ```
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::binaries::target_dir;
+use crate::binaries::{cargo_build_command, target_dir};
 use crate::requires::Missing;
 
 /// A version, and the commit that it is.
@@ -31,9 +30,8 @@ impl Version {
         let tree = target_dir().join("versions").join(self.number);
         self.check_out(&tree)?;
         let target = tree.join("target");
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.args(["build", "--quiet", "--locked", "-p", "blockd", "-p", "migrated", "--target-dir"]);
+        let mut command = cargo_build_command();
+        command.args(["-p", "blockd", "-p", "migrated", "--target-dir"]);
         let built = output(command.arg(&target).current_dir(&tree));
         assert!(built.status.success(), "{} does not build: {}", self.number, said(&built));
         Ok(["migrated", "blockd"].map(|program| target.join("debug").join(program)))

@@ -5,19 +5,19 @@
 //! link-end send DIR ADDRESS ORDER                  fills one disk's channel by the order, prints a Sent as JSON
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use migrated::io::keys::{Keys, Peer, PeerStore};
-use migrated::io::link::{Link, LinkConfig, LinkListener, Register};
+use migrated::io::link::{Link, LinkListener};
 use migrated::link::Label;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::interval;
 
 use crate::bench::servers::cpu_ns;
+use crate::link_config;
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -91,30 +91,9 @@ pub fn main(words: &[String]) {
     });
 }
 
-fn config(state_dir: &Path, name: &str, control: SocketAddr) -> LinkConfig {
-    LinkConfig {
-        name: name.to_owned(),
-        keys: Keys::load(state_dir).expect("a key"),
-        peers: PeerStore::load(state_dir).expect("the peers"),
-        control,
-        data: Vec::new(),
-        addresses: BTreeMap::new(),
-        probes: true,
-        register: Register::default(),
-        bandwidth_bytes_per_s: None,
-        transport: None,
-        transports: BTreeMap::new(),
-        congestion_control: "bbr".to_owned(),
-        stripes: 8,
-        versions: (1, 1),
-        hello_within: Duration::from_secs(10),
-        resume_for: Duration::from_secs(60),
-    }
-}
-
 /// Takes links for ever.
 pub async fn listen(state_dir: &Path, address: SocketAddr) {
-    let listener = LinkListener::bind(config(state_dir, "far", address)).await.expect("bind");
+    let listener = LinkListener::bind(link_config::plain(state_dir, "far", address)).await.expect("bind");
     println!("listening");
     loop {
         let link = listener.accept().await;
@@ -129,7 +108,7 @@ pub async fn listen(state_dir: &Path, address: SocketAddr) {
 
 /// Sends by an order.
 pub async fn send(state_dir: &Path, address: SocketAddr, order: &Order) -> Sent {
-    let mut config = config(state_dir, "near", "127.0.0.1:0".parse().expect("an address"));
+    let mut config = link_config::plain(state_dir, "near", "127.0.0.1:0".parse().expect("an address"));
     if !order.congestion_control.is_empty() {
         config.congestion_control.clone_from(&order.congestion_control);
     }

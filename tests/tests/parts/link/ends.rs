@@ -1,12 +1,12 @@
 //! Two hosts on loopback, and a link between them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use migrated::io::keys::{Keys, Peer, PeerStore};
-use migrated::io::link::{Channel, Link, LinkConfig, LinkListener, Register};
+use migrated::io::keys::Peer;
+use migrated::io::link::{Channel, Link, LinkConfig, LinkListener};
 use migrated::link::Label;
 use migrated::link::error::LinkError;
+use tests::link_config;
 use tests::scratch::Scratch;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -30,25 +30,7 @@ pub struct Host {
 impl Host {
     pub fn new(name: &str) -> Self {
         let scratch = Scratch::new();
-        let state_dir = scratch.path();
-        let config = LinkConfig {
-            name: name.to_owned(),
-            keys: Keys::load(state_dir).expect("a key is made"),
-            peers: PeerStore::load(state_dir).expect("no peers yet"),
-            control: "127.0.0.1:0".parse().unwrap(),
-            data: Vec::new(),
-            addresses: BTreeMap::new(),
-            probes: true,
-            register: Register::default(),
-            bandwidth_bytes_per_s: None,
-            transport: None,
-            transports: BTreeMap::new(),
-            congestion_control: "bbr".to_owned(),
-            stripes: 8,
-            versions: (1, 1),
-            hello_within: Duration::from_secs(20),
-            resume_for: Duration::from_secs(60),
-        };
+        let config = link_config::plain(scratch.path(), name, "127.0.0.1:0".parse().unwrap());
         Self { config, scratch }
     }
 
