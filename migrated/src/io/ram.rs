@@ -9,6 +9,9 @@
 //! QEMU takes for sent what it has written; so as little as possible is taken from it: nothing is read while the
 //! channel has more than 20 ms of link unsent, and what is in the compressor is flushed when QEMU has nothing more at
 //! the moment. Compression runs beside the runtime. The codec is `crate::ram`.
+//!
+//! A shut gate keeps QEMU from pausing the guest, but not for certain: what QEMU lacks may fit the socket. From the pause on
+//! the gate is open for good, or the guest would stand still behind it.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -28,6 +31,15 @@ use crate::ram::{Coding, Compressor, Decompressor, coding_for};
 const CHUNK_BYTES: usize = 64 << 10;
 /// What is decompressed at once.
 const OUTPUT_BYTES: usize = 1 << 20;
+
+/// Whether bytes of QEMU's are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Shut,
+    /// The guest is paused and waits for what is left: nothing shuts it any more.
+    OpenForGood,
+}
 
 /// Numbers of one stream.
 #[derive(Debug, Default)]
@@ -51,7 +63,7 @@ impl RamCounters {
 /// The memory's stream at the source, while it runs; dropping it breaks it off.
 #[derive(Debug)]
 pub struct RamOut {
-    open: watch::Sender<bool>,
+    gate: watch::Sender<Gate>,
     counters: Arc<RamCounters>,
     task: JoinHandle<()>,
 }
@@ -59,7 +71,7 @@ pub struct RamOut {
 impl RamOut {
     /// From QEMU into the link, until QEMU ends its stream and the return path has ended too.
     pub fn start(from: UnixStream, to: Channel, link: Link, compression: Compression) -> Self {
-        let (open, gate) = watch::channel(true);
+        let (gate, watched) = watch::channel(Gate::Open);
         let counters = Arc::<RamCounters>::default();
         let coding = coding_for(compression, link.goodput_bytes_per_s());
         tracing::debug!(?coding, "memory goes over");
@@ -67,17 +79,24 @@ impl RamOut {
         let task = tokio::spawn(async move {
             let (qemu_reader, qemu_writer) = from.into_split();
             let (channel_reader, channel_writer) = tokio::io::split(to);
-            let pump = Out { from: qemu_reader, to: channel_writer, gate, counters: counted };
+            let pump = Out { from: qemu_reader, to: channel_writer, gate: watched, counters: counted };
             if let Err(error) = tokio::try_join!(pump.run(coding), pass(channel_reader, qemu_writer)) {
                 tracing::warn!("the memory's stream broke: {error}");
             }
         });
-        Self { open, counters, task }
+        Self { gate, counters, task }
     }
 
-    /// The gate: closed, no byte of QEMU's is read from now on; what was read before goes on.
+    /// The gate: shut, no byte of QEMU's is read from now on; what was read before goes on.
     pub fn set_open(&self, open: bool) {
-        self.open.send_if_modified(|now| std::mem::replace(now, open) != open);
+        let wanted = if open { Gate::Open } else { Gate::Shut };
+        self.gate
+            .send_if_modified(|now| *now != Gate::OpenForGood && std::mem::replace(now, wanted) != wanted);
+    }
+
+    /// The guest is paused: all that QEMU still has is read, whatever [`RamOut::set_open`] is told from now on.
+    pub fn open_for_good(&self) {
+        self.gate.send_replace(Gate::OpenForGood);
     }
 
     /// Bytes as QEMU wrote them, and as the channel got them.
@@ -105,7 +124,7 @@ pub async fn receive(from: Channel, to: UnixStream) -> std::io::Result<()> {
 struct Out<W> {
     from: OwnedReadHalf,
     to: W,
-    gate: watch::Receiver<bool>,
+    gate: watch::Receiver<Gate>,
     counters: Arc<RamCounters>,
 }
 
@@ -134,7 +153,7 @@ impl<W: AsyncWrite + Unpin> Out<W> {
 
     /// What QEMU has for us; none: nothing now, or the gate is closed; empty: its end.
     fn try_read(&self) -> std::io::Result<Option<Vec<u8>>> {
-        if !*self.gate.borrow() {
+        if *self.gate.borrow() == Gate::Shut {
             return Ok(None);
         }
         let mut chunk = vec![0; CHUNK_BYTES];
@@ -150,12 +169,12 @@ impl<W: AsyncWrite + Unpin> Out<W> {
 
     async fn wait(&self) -> std::io::Result<()> {
         let mut gate = self.gate.clone();
-        if gate.wait_for(|open| *open).await.is_err() {
+        if gate.wait_for(|gate| *gate != Gate::Shut).await.is_err() {
             return Err(ErrorKind::BrokenPipe.into());
         }
         tokio::select! {
             ready = self.from.readable() => ready,
-            _ = gate.wait_for(|open| !*open) => Ok(()),
+            _ = gate.wait_for(|gate| *gate == Gate::Shut) => Ok(()),
         }
     }
 

@@ -4,6 +4,7 @@ mod ends;
 mod wire;
 
 mod basics;
+mod memory;
 mod refusals;
 mod cuts;
 mod addresses;

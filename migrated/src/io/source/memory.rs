@@ -64,6 +64,10 @@ pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()>
 pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
     wait_for(context, "pre-switchover").await?;
     let mut known = context.known();
+    // It may be shut: QEMU had little enough left to pause the guest all the same.
+    if let Some(ram) = &known.ram {
+        ram.open_for_good();
+    }
     // QEMU says so too, but what it says may be lost with a connection (M4). One that stood still already was not paused.
     if known.ran {
         known.paused_at.get_or_insert_with(Instant::now);
