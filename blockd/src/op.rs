@@ -44,6 +44,8 @@ pub struct Tag {
     pub connection: u64,
     /// The client's own name for the request.
     pub cookie: u64,
+    /// One of several of which the client's request is made up.
+    pub is_piece: bool,
 }
 
 /// A validated request: the range lies on the disk, the buffer has the range's length.

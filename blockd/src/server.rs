@@ -16,6 +16,7 @@
 
 mod connection;
 mod inbox;
+mod large;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,9 @@ use crate::buffer::{BufferPool, PageBuf};
 use crate::extent::Extent;
 use crate::nbd::block_status::{State, StatusMap};
 use crate::nbd::export::Export;
-use crate::nbd::request::{Command, CommandKind, Request};
+use crate::nbd::request::{Command, CommandKind};
 use crate::nbd::wire::errno_to_nbd;
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Incoming};
 use crate::server::outbox::Cost;
 use crate::store::{Allocation, BlockStore};
 use crate::volume::{self, OpId, Reply, StoreCall, StoreOutcome, Tag, Volume};
@@ -203,14 +204,19 @@ impl Server {
 
     /// Hands every complete request of a connection to the volume, as far as its bounds allow.
     fn advance(&mut self, id: ConnectionId, now: Duration) {
-        while let Some(connection) = find(&mut self.connections, id) {
-            let Some((request, buf)) = connection.next_request(&mut self.pool) else { break };
-            self.dispatch(id, request, buf, now);
-        }
+        self.take_requests(id, now);
         self.collect(now);
     }
 
-    fn dispatch(&mut self, id: ConnectionId, request: Request, buf: Option<PageBuf>, now: Duration) {
+    fn take_requests(&mut self, id: ConnectionId, now: Duration) {
+        while let Some(connection) = find(&mut self.connections, id) {
+            let Some(incoming) = connection.next_request(&mut self.pool) else { break };
+            self.dispatch(id, incoming, now);
+        }
+    }
+
+    fn dispatch(&mut self, id: ConnectionId, incoming: Incoming, now: Duration) {
+        let Incoming { request, buf, is_piece } = incoming;
         let cookie = request.cookie;
         let (command, extent, buf) = match request.command {
             Command::Read { extent, .. } => {
@@ -231,7 +237,7 @@ impl Server {
                 return;
             }
         };
-        let tag = Tag { connection: id.0, cookie };
+        let tag = Tag { connection: id.0, cookie, is_piece };
         self.volume.handle_request(volume::Request { tag, command, extent, buf }, now);
     }
 
@@ -263,7 +269,12 @@ impl Server {
     /// Brings the volume's replies to their connections.
     fn collect(&mut self, now: Duration) {
         while let Some(reply) = self.volume.poll_reply(now) {
+            let Tag { connection, is_piece, .. } = reply.tag;
             self.answer(reply);
+            if is_piece {
+                // The next piece, or what waits behind the last one.
+                self.take_requests(ConnectionId(connection), now);
+            }
         }
     }
 
@@ -284,6 +295,9 @@ impl Server {
             connection.settle(Cost { requests: 1, bytes });
             self.recycle(buf);
             return self.forget_if_gone(id);
+        }
+        if tag.is_piece {
+            return connection.finish_piece(extent, result, buf, &mut self.pool);
         }
         match (result, buf) {
             (Ok(()), Some(data)) if kind == CommandKind::Read => {

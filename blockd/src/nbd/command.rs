@@ -33,14 +33,14 @@ impl Request {
 /// What a client wants. Every extent lies on the disk, is aligned, and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Read, at most `block_size_max` bytes.
+    /// Read, at most [`request_bytes_max`](super::export::Export::request_bytes_max).
     Read {
         /// Where.
         extent: Extent,
         /// Only one chunk may be sent.
         dont_fragment: bool,
     },
-    /// Write what follows, at most `block_size_max` bytes.
+    /// Write what follows, as bounded.
     Write {
         /// Where.
         extent: Extent,

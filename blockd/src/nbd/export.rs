@@ -14,6 +14,9 @@ use crate::nbd::wire::{
 /// The largest write that is read off the socket, be it only to refuse it; also the largest
 /// maximum block size that may be advertised. In bytes.
 pub const PAYLOAD_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// The longest READ and WRITE that is served, whatever a client was told, in bytes: one that never asked for the
+/// block sizes may send that much (NBD specification, "Block size constraints").
+pub const REQUEST_BYTES_MAX: u32 = 32 * 1024 * 1024;
 
 /// One disk as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +37,8 @@ pub struct Export {
     pub block_size_min: u32,
     /// What the client should use, in bytes.
     pub block_size_preferred: u32,
-    /// The longest READ and WRITE, in bytes.
+    /// The longest READ and WRITE that clients are told of, in bytes. Longer ones go through the disk in pieces of it,
+    /// up to [`Export::request_bytes_max`].
     pub block_size_max: u32,
 }
 
@@ -85,7 +89,7 @@ pub enum ExportError {
 }
 
 impl Export {
-    /// A writable export of `size` bytes that takes any alignment and up to 1 MiB a request.
+    /// A writable export of `size` bytes that takes any alignment and has clients send up to 1 MiB a request.
     pub fn new(name: impl Into<String>, size: u64) -> Self {
         Self {
             name: name.into(),
@@ -118,6 +122,11 @@ impl Export {
             return Err(ExportError::BadMaximum { max, min, preferred });
         }
         Ok(())
+    }
+
+    /// The longest READ and WRITE that is served, in bytes.
+    pub fn request_bytes_max(&self) -> u32 {
+        self.block_size_max.max(REQUEST_BYTES_MAX)
     }
 
     /// True if a client that asks for `name` means this export.

@@ -11,7 +11,8 @@
 //! | STARTTLS, EXTENDED_HEADERS … | ERR_UNSUP                                                      |
 //!
 //! Clients that never ask for the block sizes are let in (ERR_BLOCK_SIZE_REQD is never sent): as
-//! the specification wants of such a server, each request outside the constraints gets an error.
+//! the specification wants of such a server, each request that is longer than they may send, or not
+//! of whole blocks, gets an error.
 
 use crate::nbd::error::ProtocolError;
 use crate::nbd::export::{Export, Negotiated};

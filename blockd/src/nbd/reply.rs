@@ -3,6 +3,7 @@
 //! | reply to                | structured replies negotiated         | not                     |
 //! |-------------------------|---------------------------------------|-------------------------|
 //! | READ, done              | OFFSET_DATA + DONE, 28 bytes, data    | simple, 16 bytes, data  |
+//! | part of a READ, done    | OFFSET_DATA, 28 bytes, data           | (its data follows)      |
 //! | READ of nothing, done   | NONE + DONE, 20 bytes                 | simple                  |
 //! | READ, BLOCK_STATUS, not | ERROR + DONE, 26 bytes, message       | simple                  |
 //! | all others, done or not | simple                                | simple                  |
@@ -83,10 +84,22 @@ impl Replies {
         if !self.structured {
             return ReplyHead::of(&[&simple(cookie, None)]);
         }
-        let length = u32::try_from(extent.len + 8).expect("reads are bounded by PAYLOAD_BYTES_MAX");
-        let chunk =
-            ChunkHeader { flags: NBD_REPLY_FLAG_DONE, kind: NBD_REPLY_TYPE_OFFSET_DATA, cookie, length };
-        ReplyHead::of(&[&chunk.encode(), &extent.offset.to_be_bytes()])
+        chunk_of_data(cookie, extent, true)
+    }
+
+    /// Success of a part of a read whose other parts, and the mark that all is said, come in chunks of their own; the
+    /// `extent.len` bytes of data follow.
+    ///
+    /// # Panics
+    /// If structured replies were not negotiated.
+    pub fn read_part(&self, cookie: u64, extent: Extent, is_last: bool) -> ReplyHead {
+        assert!(self.structured, "a simple reply has no parts");
+        chunk_of_data(cookie, extent, is_last)
+    }
+
+    /// A read may be answered in parts.
+    pub fn has_parts(&self) -> bool {
+        self.structured
     }
 
     /// Success of a command that has no data to return; also of a read of no bytes.
@@ -144,6 +157,13 @@ fn clipped(message: &str) -> &str {
         end -= 1;
     }
     &message[..end]
+}
+
+fn chunk_of_data(cookie: u64, extent: Extent, is_last: bool) -> ReplyHead {
+    let length = u32::try_from(extent.len + 8).expect("reads are bounded by PAYLOAD_BYTES_MAX");
+    let flags = if is_last { NBD_REPLY_FLAG_DONE } else { 0 };
+    let chunk = ChunkHeader { flags, kind: NBD_REPLY_TYPE_OFFSET_DATA, cookie, length };
+    ReplyHead::of(&[&chunk.encode(), &extent.offset.to_be_bytes()])
 }
 
 fn error_chunk(cookie: u64, message_bytes: u16) -> ChunkHeader {

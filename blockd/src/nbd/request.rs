@@ -108,15 +108,15 @@ pub enum Refusal {
         /// What both must be a multiple of.
         block_size_min: u32,
     },
-    /// A read or write longer than the maximum block size.
-    #[error("{kind:?} of {length} bytes is longer than the maximum block size {block_size_max}")]
+    /// A read or write longer than any that is served.
+    #[error("{kind:?} of {length} bytes is longer than the {max} bytes that a request may have")]
     TooLong {
         /// The command.
         kind: CommandKind,
         /// Its length.
         length: u32,
         /// The limit.
-        block_size_max: u32,
+        max: u32,
     },
 }
 
@@ -187,7 +187,7 @@ impl Session {
     }
 
     fn check_range(&self, kind: CommandKind, offset: u64, length: u32) -> Result<(), Refusal> {
-        let &Export { size, block_size_min, block_size_max, .. } = &self.export;
+        let &Export { size, block_size_min, .. } = &self.export;
         if offset.checked_add(u64::from(length)).is_none_or(|end| end > size) {
             return Err(Refusal::OutOfRange { kind, offset, length, size });
         }
@@ -195,8 +195,9 @@ impl Session {
         if (offset | u64::from(length)) & u64::from(block_size_min.wrapping_sub(1)) != 0 {
             return Err(Refusal::Unaligned { offset, length, block_size_min });
         }
-        if length > block_size_max && matches!(kind, CommandKind::Read | CommandKind::Write) {
-            return Err(Refusal::TooLong { kind, length, block_size_max });
+        let max = self.export.request_bytes_max();
+        if length > max && matches!(kind, CommandKind::Read | CommandKind::Write) {
+            return Err(Refusal::TooLong { kind, length, max });
         }
         Ok(())
     }

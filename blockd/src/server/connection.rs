@@ -6,8 +6,12 @@
 //! ```
 //!
 //! Bounds: so many requests and so many bytes are with the volume or on their way back; beyond
-//! them nothing more is received (D5). Does not know what a request does.
+//! them nothing more is received (D5). A request longer than a buffer goes in pieces, one such request at a time: until
+//! it is answered, nothing else of this client is taken. Does not know what a request does.
 
+mod pieces;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
@@ -21,6 +25,7 @@ use crate::nbd::request::{Command, CommandKind, Parsed, Refusal, Request, Sessio
 use crate::nbd::wire::NbdError;
 use crate::server::ConnectionId;
 use crate::server::inbox::Inbox;
+use crate::server::large::Large;
 use crate::server::outbox::{Body, Cost, Message, Outbox};
 
 /// The most requests of one connection that are unanswered.
@@ -30,6 +35,26 @@ pub const REQUESTS_MAX: usize = 256;
 pub const BYTES_MAX: usize = 16 << 20;
 /// Refusals of one connection that are logged one by one.
 const REFUSALS_LOGGED_MAX: u32 = 10;
+
+/// A request, or a piece of one, that is ready for the volume.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What is asked.
+    pub request: Request,
+    /// The data of a write.
+    pub buf: Option<PageBuf>,
+    /// It is a piece: [`Connection::finish_piece`] wants to know how it ends.
+    pub is_piece: bool,
+}
+
+/// A request that is refused once its data is out of the way.
+#[derive(Debug)]
+struct Refused {
+    cookie: u64,
+    kind: CommandKind,
+    error: NbdError,
+    reason: String,
+}
 
 #[derive(Debug)]
 enum Phase {
@@ -59,6 +84,10 @@ pub struct Connection {
     replies: Replies,
     inbox: Inbox,
     outbox: Outbox,
+    /// Replies that wait for the end of a chunk.
+    parked: VecDeque<Message>,
+    large: Option<Large>,
+    refused: Option<Refused>,
     unanswered: Cost,
     bytes_max: usize,
     block_bytes_max: usize,
@@ -77,6 +106,9 @@ impl Connection {
             replies: Replies::new(Default::default()),
             inbox: Inbox::new(),
             outbox: Outbox::new(),
+            parked: VecDeque::new(),
+            large: None,
+            refused: None,
             unanswered: Cost::default(),
             bytes_max: BYTES_MAX.max(2 * block_bytes_max),
             block_bytes_max,
@@ -96,7 +128,7 @@ impl Connection {
     pub fn recv_space(&mut self) -> Option<&mut [u8]> {
         let wanted = match &self.phase {
             Phase::Handshake(_) => self.outbox.is_empty(),
-            Phase::Transmission(_) => self.inbox.is_in_payload() || self.has_room(),
+            Phase::Transmission(_) => self.inbox.is_in_payload() || (self.large.is_none() && self.has_room()),
         };
         (wanted && self.end == End::Open).then(|| self.inbox.space())
     }
@@ -111,7 +143,7 @@ impl Connection {
         if n > 0 {
             self.inbox.handle_received(n);
         } else {
-            if self.inbox.is_between_requests() {
+            if self.inbox.is_between_requests() && self.large.is_none() {
                 debug!(connection = %self.id, "client closed the connection");
             } else {
                 warn!(connection = %self.id, "client closed the connection in the middle of a request");
@@ -122,7 +154,7 @@ impl Connection {
 
     /// The next request that is complete, with a write's data; none if more bytes, or room, are
     /// needed first.
-    pub fn next_request(&mut self, pool: &mut BufferPool) -> Option<(Request, Option<PageBuf>)> {
+    pub fn next_request(&mut self, pool: &mut BufferPool) -> Option<Incoming> {
         match self.try_next_request(pool) {
             Ok(next) => next,
             Err(error) => {
@@ -133,10 +165,7 @@ impl Connection {
         }
     }
 
-    fn try_next_request(
-        &mut self,
-        pool: &mut BufferPool,
-    ) -> Result<Option<(Request, Option<PageBuf>)>, ProtocolError> {
+    fn try_next_request(&mut self, pool: &mut BufferPool) -> Result<Option<Incoming>, ProtocolError> {
         while self.end == End::Open {
             if let Phase::Handshake(_) = self.phase {
                 if !self.negotiate()? {
@@ -145,16 +174,29 @@ impl Connection {
                 continue;
             }
             if let Some((request, buf)) = self.inbox.take_payload() {
-                return Ok(Some((request, Some(buf))));
+                return Ok(Some(Incoming { request, buf: Some(buf), is_piece: self.large.is_some() }));
             }
-            if self.inbox.is_in_payload() || !self.has_room() {
+            if self.inbox.is_in_payload() {
                 break;
+            }
+            if let Some(Refused { cookie, kind, error, reason }) = self.refused.take() {
+                self.reply_error(cookie, kind, error, &reason, 0);
+            }
+            if !self.has_room() {
+                break;
+            }
+            if self.large.is_some() {
+                match self.begin_piece(pool) {
+                    Some(request) => return Ok(Some(Incoming { request, buf: None, is_piece: true })),
+                    None if self.inbox.is_in_payload() => continue,
+                    None => break,
+                }
             }
             let Some(header) = self.inbox.take_header() else { break };
             let Phase::Transmission(session) = &self.phase else { break };
             let parsed = session.parse(&header)?;
             if let Some(request) = self.handle_parsed(parsed, pool) {
-                return Ok(Some((request, None)));
+                return Ok(Some(Incoming { request, buf: None, is_piece: false }));
             }
         }
         Ok(None)
@@ -193,6 +235,10 @@ impl Connection {
         self.unanswered.requests += 1;
         match parsed {
             Parsed::Valid(request) => {
+                self.large = Large::of(request, self.block_bytes_max as u64, &self.replies);
+                if self.large.is_some() {
+                    return None;
+                }
                 self.unanswered.bytes += buffer_bytes(&request.command);
                 if request.payload_bytes() == 0 {
                     return Some(request);
@@ -202,8 +248,9 @@ impl Connection {
             Parsed::Empty { cookie, kind } => self.reply_done(cookie, kind, 0),
             Parsed::Refused { cookie, kind, error, reason, payload_to_discard } => {
                 self.log_refusal(&reason);
+                // A reply before its data is read would be one to a request that the client has not sent yet.
                 self.inbox.begin_discard(payload_to_discard as usize);
-                self.reply_error(cookie, kind, error, &reason.to_string(), 0);
+                self.refused = Some(Refused { cookie, kind, error, reason: reason.to_string() });
             }
         }
         None
@@ -223,13 +270,13 @@ impl Connection {
     pub fn reply_data(&mut self, cookie: u64, extent: Extent, buf: PageBuf) {
         let cost = Cost { requests: 1, bytes: buf.len() };
         let head = self.replies.read_header(cookie, extent);
-        self.outbox.push(Message::new(&head, Body::Page(buf), cost));
+        self.push(Message::new(&head, Body::Page(buf), cost));
     }
 
     /// Answers that a request is done whose buffer had `bytes` bytes.
     pub fn reply_done(&mut self, cookie: u64, kind: CommandKind, bytes: usize) {
         let head = self.replies.done(cookie, kind);
-        self.outbox.push(Message::new(&head, Body::None, Cost { requests: 1, bytes }));
+        self.push(Message::new(&head, Body::None, Cost { requests: 1, bytes }));
     }
 
     /// Answers that a request failed whose buffer had `bytes` bytes.
@@ -241,7 +288,7 @@ impl Connection {
 
     /// Sends an answer that is encoded already, to a request whose buffer had `bytes` bytes.
     pub fn reply_bytes(&mut self, encoded: Vec<u8>, bytes: usize) {
-        self.outbox.push(Message::new(&[], Body::Bytes(encoded), Cost { requests: 1, bytes }));
+        self.push(Message::new(&[], Body::Bytes(encoded), Cost { requests: 1, bytes }));
     }
 
     /// Takes in that a request got its answer, or needs none any more.
@@ -285,6 +332,9 @@ impl Connection {
         self.end = End::Gone;
         let mut settled = Cost::default();
         self.outbox.clear(|message| recycle(message, &mut settled, pool));
+        self.parked.drain(..).for_each(|message| recycle(message, &mut settled, pool));
+        settled.requests += usize::from(self.large.take().is_some());
+        settled.requests += usize::from(self.refused.take().is_some());
         self.settle(settled);
         if let Some(cost) = self.inbox.abandon(pool) {
             self.settle(cost);
@@ -303,6 +353,12 @@ impl Connection {
             End::Draining => self.outbox.is_empty() && self.unanswered.requests == 0,
             End::Broken | End::Gone => true,
         }
+    }
+
+    /// Bytes of buffers that its requests hold.
+    #[cfg(test)]
+    pub fn unanswered_bytes(&self) -> usize {
+        self.unanswered.bytes
     }
 
     /// True if no request is under way.

@@ -13,7 +13,7 @@ fn cached() -> Volume {
 }
 
 fn ask(volume: &mut Volume, cookie: u64, command: Command) {
-    let (tag, extent) = (Tag { connection: 1, cookie }, Extent::new(0, 4096));
+    let (tag, extent) = (Tag { connection: 1, cookie, is_piece: false }, Extent::new(0, 4096));
     volume.handle_request(Request { tag, command, extent, buf: None }, NOW);
 }
 

@@ -45,6 +45,17 @@ fn a_read_is_headed_as_negotiated() {
 }
 
 #[test]
+fn only_the_last_part_of_a_read_says_that_all_is_said() {
+    let extent = Extent::new(0x1000, 0x200);
+    let part = replies(true).read_part(COOKIE, extent, false);
+    let mut golden = replies(true).read_header(COOKIE, extent).to_vec();
+    assert_eq!(*replies(true).read_part(COOKIE, extent, true), *golden);
+    golden[5] = 0;
+    assert_eq!(*part, *golden);
+    assert!(replies(true).has_parts() && !replies(false).has_parts());
+}
+
+#[test]
 fn only_an_empty_read_needs_a_chunk_to_be_done() {
     let none = [0x66, 0x8e, 0x33, 0xef, 0, 1, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0];
     assert_eq!(*replies(true).done(COOKIE, CommandKind::Read), none);

@@ -6,7 +6,7 @@ use proptest::strategy::Just;
 use super::{Command, CommandKind, Parsed, Refusal, Request, Session};
 use crate::extent::Extent;
 use crate::nbd::error::ProtocolError;
-use crate::nbd::export::{Export, Negotiated, PAYLOAD_BYTES_MAX};
+use crate::nbd::export::{Export, Negotiated, PAYLOAD_BYTES_MAX, REQUEST_BYTES_MAX};
 use crate::nbd::frame::RequestHeader;
 use crate::nbd::wire::{
     NBD_CMD_BLOCK_STATUS, NBD_CMD_CACHE, NBD_CMD_DISC, NBD_CMD_FLAG_DF, NBD_CMD_FLAG_FAST_ZERO,
@@ -112,9 +112,10 @@ fn unaligned_requests_are_invalid_where_the_export_has_blocks() {
 }
 
 #[test]
-fn only_reads_and_writes_are_bounded_by_the_maximum_block_size() {
+fn only_reads_and_writes_are_bounded_and_not_by_what_clients_are_told() {
     let session = session();
-    let max = session.export.block_size_max;
+    let max = REQUEST_BYTES_MAX;
+    assert!(session.export.block_size_max < max);
     for command in [NBD_CMD_READ, NBD_CMD_WRITE] {
         assert!(matches!(parse(&session, command, 0, 0, max), Parsed::Valid(_)));
         let (error, reason, discard) = refused(&session, command, 0, 0, max + 1);

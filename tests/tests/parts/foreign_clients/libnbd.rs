@@ -93,6 +93,43 @@ fn nbdcopy_copies_both_ways_over_several_connections() {
 }
 
 #[test]
+fn requests_longer_than_what_was_told_are_served_and_those_longer_than_any_refused_with_their_data() {
+    let lab = require!(Lab::with(&["nbdsh"]));
+    for (plane, cache) in PLANES.into_iter().zip(["direct", "buffered"]) {
+        let image = lab.scratch.sparse(plane, 40 * MIB);
+        let mut disk = lab.serve(plane, &image).plane(plane).flags(["--cache", cache]).start();
+        nbdsh(&disk, include_str!("long_requests.py"));
+        disk.assert_alive();
+    }
+}
+
+#[test]
+fn a_write_that_is_refused_does_not_cost_a_read_only_client_its_connection() {
+    let lab = require!(Lab::with(&["nbdsh"]));
+    let image = lab.scratch.sparse("image", 40 * MIB);
+    for plane in PLANES {
+        let disk = lab.serve(plane, &image).plane(plane).flags(["--read-only"]).start();
+        nbdsh(&disk, include_str!("refused_writes.py"));
+    }
+}
+
+#[test]
+fn nbdcopy_copies_both_ways_in_requests_of_its_own_choice() {
+    let lab = require!(Lab::with(&["nbdcopy"]));
+    let original = lab.scratch.patterned("original", 40 * MIB + 512, 14);
+    for plane in PLANES {
+        let image = lab.scratch.sparse(&format!("{plane}.image"), 40 * MIB + 512);
+        let back = lab.scratch.sparse(&format!("{plane}.back"), 40 * MIB + 512);
+        let disk = lab.serve(plane, &image).plane(plane).start();
+        let copy = |size: &str| Tool::new("nbdcopy").args([&format!("--request-size={size}"), "--flush"]);
+        copy("2097152").arg(&original).arg(disk.uri()).run();
+        assert_eq!(first_difference(&original, &image), None, "to {plane}");
+        copy("33554432").arg(disk.uri()).arg(&back).run();
+        assert_eq!(first_difference(&original, &back), None, "from {plane}");
+    }
+}
+
+#[test]
 fn structured_reads_come_in_chunks_that_cover_the_range_and_in_one_piece_with_df() {
     let lab = require!(Lab::with(&["nbdsh"]));
     let image = lab.scratch.sparse("image", 8 * MIB);

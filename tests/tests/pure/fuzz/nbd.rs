@@ -114,12 +114,12 @@ fn assert_valid(session: &Session, command: Command, payload_bytes: u32) {
     assert!(extent.offset.is_multiple_of(min) && extent.len.is_multiple_of(min));
     match command {
         Command::Read { .. } => {
-            assert!(extent.len <= u64::from(session.export.block_size_max));
+            assert!(extent.len <= u64::from(session.export.request_bytes_max()));
             let head = Replies::new(session.negotiated).read_header(1, extent);
             assert!(head.len() <= REPLY_HEAD_BYTES_MAX);
         }
         Command::Write { .. } => {
-            assert!(extent.len <= u64::from(session.export.block_size_max));
+            assert!(extent.len <= u64::from(session.export.request_bytes_max()));
             assert_eq!(u64::from(payload_bytes), extent.len);
         }
         Command::BlockStatus { request_one, .. } => assert_one_hole_is_one_descriptor(extent, request_one),
