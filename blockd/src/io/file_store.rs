@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The file stays sparse: zeros that may be holes become holes. What a file system or device does
-//! not support is done another way or, where it is advice, not done; nothing of this is an error.
+//! not support is done another way or, where it is advice, not done; nothing of this is an error. A device discards
+//! and zeroes whole sectors only: what is left at both ends is written, or not trimmed.
 //!
 //! D12: [`FileStore::lock`] locks one byte of the very description that all I/O goes through, also
 //! that of the ring. The kernel keeps the description alive while a request on it is in flight, so
@@ -103,6 +104,8 @@ pub struct FileStore {
     file: File,
     path: PathBuf,
     geometry: Geometry,
+    /// What a discard or a zeroing by the kernel is a multiple of, in bytes.
+    sector_bytes: u32,
     read_only: bool,
 }
 
@@ -117,15 +120,17 @@ impl FileStore {
         let file = open_file(path, options)?;
         // The end by seeking works for files and devices alike.
         let size = lseek64(&file, 0, Whence::SeekEnd).map_err(|e| failed(e.into()))? as u64;
+        let sector_bytes = if kind.is_block_device() { logical_block_bytes(&file) } else { 1 };
         let alignment = match options.cache {
             Cache::Buffered => 1,
-            Cache::Direct => direct_alignment(&file, kind.is_block_device()),
+            Cache::Direct if kind.is_block_device() => sector_bytes,
+            Cache::Direct => direct_alignment(&file),
         };
         if !size.is_multiple_of(alignment.into()) {
             return Err(OpenError::Unaligned { path: path.into(), size, alignment });
         }
         let geometry = Geometry { size, alignment };
-        Ok(Self { file, path: path.into(), geometry, read_only: options.read_only })
+        Ok(Self { file, path: path.into(), geometry, sector_bytes, read_only: options.read_only })
     }
 
     /// The image's path, as it was opened.
@@ -177,6 +182,24 @@ impl FileStore {
         }
     }
 
+    /// The whole sectors in `extent`; nothing, at its end, if there are none.
+    fn whole_sectors(&self, extent: Extent) -> Extent {
+        let sector = u64::from(self.sector_bytes);
+        let start = extent.offset.next_multiple_of(sector).min(extent.end());
+        let end = (extent.end() / sector * sector).max(start);
+        Extent::new(start, end - start)
+    }
+
+    fn zero_sectors(&self, extent: Extent, allocate: bool) -> io::Result<()> {
+        if extent.is_empty()
+            || (!allocate && self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, extent)?)
+            || self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, extent)?
+        {
+            return Ok(());
+        }
+        self.write_zeros(extent)
+    }
+
     fn write_zeros(&self, extent: Extent) -> io::Result<()> {
         let zeros = PageBuf::zeroed(ZERO_CHUNK_BYTES.min(extent.len as usize));
         let mut offset = extent.offset;
@@ -221,23 +244,16 @@ impl BlockStore for FileStore {
     }
 
     fn zero(&self, extent: Extent, allocate: bool) -> io::Result<()> {
-        if extent.is_empty() {
-            return Ok(());
-        }
-        if !allocate && self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, extent)? {
-            return Ok(());
-        }
-        if self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, extent)? {
-            return Ok(());
-        }
-        self.write_zeros(extent)
+        let whole = self.whole_sectors(extent);
+        self.write_zeros(Extent::new(extent.offset, whole.offset - extent.offset))?;
+        self.zero_sectors(whole, allocate)?;
+        self.write_zeros(Extent::new(whole.end(), extent.end() - whole.end()))
     }
 
     fn trim(&self, extent: Extent) -> io::Result<Trimmed> {
-        if !extent.is_empty() && !self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, extent)? {
-            return Ok(Trimmed::Unspecified);
-        }
-        Ok(Trimmed::ReadsZero)
+        let whole = self.whole_sectors(extent);
+        let is_done = whole.is_empty() || self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, whole)?;
+        Ok(if is_done && whole == extent { Trimmed::ReadsZero } else { Trimmed::Unspecified })
     }
 
     fn allocation(&self, extent: Extent) -> io::Result<(Allocation, u64)> {
@@ -308,16 +324,18 @@ fn open_file(path: &Path, options: Options) -> Result<File, OpenError> {
     })
 }
 
-/// What direct I/O asks of offsets and lengths, in bytes: a device's logical block; for a file
-/// what its file system says, and a page, which every file system takes, where it says nothing.
-fn direct_alignment(file: &File, is_device: bool) -> u32 {
+/// A device's logical block in bytes: what direct I/O, discards and zeroings are a multiple of.
+fn logical_block_bytes(device: &File) -> u32 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int to the address.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), libc::BLKSSZGET as _, &mut bytes) };
+    if result == 0 && bytes > 0 { bytes as u32 } else { PAGE_BYTES as u32 }
+}
+
+/// What direct I/O on a file asks of offsets and lengths, in bytes: what its file system says, and a page, which every
+/// file system takes, where it says nothing.
+fn direct_alignment(file: &File) -> u32 {
     const STATX_DIOALIGN: u32 = 0x2000;
-    if is_device {
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: BLKSSZGET writes one int to the address.
-        let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::BLKSSZGET as _, &mut bytes) };
-        return if result == 0 && bytes > 0 { bytes as u32 } else { PAGE_BYTES as u32 };
-    }
     // SAFETY: statx is plain numbers, for which all zeros is a value.
     let mut answer: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the path is an empty C string, the answer a statx, and both live across the call.

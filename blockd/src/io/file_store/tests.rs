@@ -71,6 +71,32 @@ fn zeros_are_written_in_chunks_where_the_kernel_has_no_better_way() {
 }
 
 #[test]
+fn zeroing_and_trimming_of_odd_ranges_reach_their_ends_also_where_only_whole_sectors_are_done() {
+    let scratch = Scratch::new();
+    for sector_bytes in [1, 512, 4096] {
+        for (offset, len) in [(0, 0), (0, 4096), (512, 512), (1, 4095), (4095, 2), (5, 20_000), (4096, 8193)]
+        {
+            let path = scratch.path(format!("{sector_bytes}-{offset}-{len}"));
+            std::fs::write(&path, [7; 40_000]).unwrap();
+            let store = FileStore { sector_bytes, ..open(&path, Cache::Buffered) };
+            let extent = Extent::new(offset, len);
+            let mut found = vec![0; 40_000];
+            let trimmed = store.trim(extent).unwrap();
+            store.read_at(&mut found, 0).unwrap();
+            let whole = store.whole_sectors(extent);
+            assert!(whole.offset >= offset && whole.end() <= offset + len);
+            let zeros = |found: &[u8]| found.iter().filter(|byte| **byte == 0).count() as u64;
+            assert_eq!(zeros(&found), whole.len);
+            assert_eq!(trimmed == Trimmed::ReadsZero, whole == extent);
+            store.zero(extent, false).unwrap();
+            store.read_at(&mut found, 0).unwrap();
+            assert_eq!(zeros(&found), len);
+            assert!(found[offset as usize..(offset + len) as usize].iter().all(|byte| *byte == 0));
+        }
+    }
+}
+
+#[test]
 fn holes_and_data_are_told_apart() {
     let scratch = Scratch::new();
     let path = image(&scratch, 4 << 20);

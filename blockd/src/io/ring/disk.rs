@@ -104,7 +104,7 @@ impl Disk {
                 self.submit(flight, queue)?;
                 return Ok(None);
             }
-            _ if result == -libc::EAGAIN || result == -libc::EOPNOTSUPP => {
+            _ if is_for_the_store(call.action, -result) => {
                 let buf = server.buffer_mut(call.op);
                 store_call::execute(&*self.store, call.action, call.extent, buf)
             }
@@ -178,6 +178,19 @@ impl Disk {
     }
 }
 
+/// True if the store's own methods, which know other ways, should try what the kernel did not do for the ring.
+fn is_for_the_store(action: StoreAction, errno: i32) -> bool {
+    match action {
+        StoreAction::Read | StoreAction::Write { .. } | StoreAction::Flush => {
+            matches!(errno, libc::EAGAIN | libc::EOPNOTSUPP)
+        }
+        // EINVAL: a device does whole sectors only.
+        StoreAction::Trim | StoreAction::Zero { .. } => {
+            matches!(errno, libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+        }
+    }
+}
+
 impl Flight {
     fn entry(&self, file: types::Fixed) -> squeue::Entry {
         let extent = self.call.extent;
@@ -199,6 +212,24 @@ impl Flight {
                 let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
                 opcode::Fallocate::new(file, extent.len).offset(extent.offset).mode(mode).build()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_kernel_cannot_do_for_the_ring_is_done_by_the_store() {
+        let moves = [StoreAction::Read, StoreAction::Write { durable: true }, StoreAction::Flush];
+        let shapes =
+            [StoreAction::Trim, StoreAction::Zero { allocate: true }, StoreAction::Zero { allocate: false }];
+        for action in moves.into_iter().chain(shapes) {
+            assert!(is_for_the_store(action, libc::EAGAIN) && is_for_the_store(action, libc::EOPNOTSUPP));
+            assert!(!is_for_the_store(action, libc::EIO) && !is_for_the_store(action, libc::ENOSPC));
+            assert_eq!(is_for_the_store(action, libc::EINVAL), shapes.contains(&action));
+            assert_eq!(is_for_the_store(action, libc::ENOSYS), shapes.contains(&action));
         }
     }
 }
