@@ -4,6 +4,7 @@
 //! The modules are listed in the order of the data flow.
 
 pub mod config;
+pub mod repeated;
 pub mod extent;
 pub mod bitmap;
 pub mod span_map;

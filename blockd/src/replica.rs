@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `frame` lays out frames, `wire` their bodies, `batch` the largest of those, `encoding` chooses how
-//! hard to compress, `source` decides what to send next, `destination` what to do with what comes.
+//! hard to compress, `source` decides what to send next, `destination` what to do with what comes, `trouble` keeps why
+//! there is no stream.
 //! All without I/O: `crate::io::replica_*` moves the bytes. Normative: `docs/wire.md`.
 
 pub mod frame;
@@ -17,3 +18,4 @@ pub mod delivery;
 pub mod encoding;
 pub mod source;
 pub mod destination;
+pub mod trouble;

@@ -17,7 +17,10 @@ use serde_json::Value;
 use tracing::{debug, warn};
 
 use crate::control::{Command, Failure, FailureCode, LINE_BYTES_MAX, id_of, parse_line, reply_line};
+use crate::io::clock;
 use crate::io::lock::lock;
+use crate::io::store_call::errno_of;
+use crate::repeated::Repeated;
 
 /// Connections at a time.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -95,11 +98,14 @@ pub fn serve(listener: UnixListener, service: Arc<dyn Service>) -> io::Result<Co
     let activity = Arc::new(Activity::default());
     let server = ControlServer { activity: Arc::clone(&activity) };
     let accept = move || {
+        let mut trouble = Repeated::default();
         loop {
             match listener.accept() {
                 Ok((stream, _)) => admit(stream, &service, &activity),
                 Err(error) => {
-                    warn!(%error, "cannot accept a control connection");
+                    if let Some(times) = trouble.handle(errno_of(&error), clock::now()) {
+                        warn!(%error, times, "cannot accept a control connection");
+                    }
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }

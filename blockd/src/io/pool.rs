@@ -27,6 +27,8 @@ use crate::buffer::BufferPool;
 use crate::io::clock;
 use crate::io::mailbox::{Receiver, Wish};
 use crate::io::pool::workers::{Done, Workers};
+use crate::io::store_call::errno_of;
+use crate::repeated::Repeated;
 use crate::server::{CONNECTIONS_MAX, ConnectionId, Server};
 use crate::store::BlockStore;
 use crate::volume::StoreAction;
@@ -53,6 +55,7 @@ pub fn run(
         sockets: Vec::new(),
         buffers: BufferPool::new(),
         accept_at: Duration::ZERO,
+        accept_trouble: Repeated::default(),
     };
     plane.serve()
 }
@@ -75,6 +78,7 @@ struct Plane<'a> {
     buffers: BufferPool,
     /// No client is accepted before.
     accept_at: Duration,
+    accept_trouble: Repeated,
 }
 
 /// What there is to do.
@@ -159,7 +163,9 @@ impl Plane<'_> {
             Err(error) => {
                 let harmless = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
                 if !harmless.contains(&error.kind()) {
-                    warn!("accepting a client: {error}; trying again in {ACCEPT_PAUSE:?}");
+                    if let Some(times) = self.accept_trouble.handle(errno_of(&error), now) {
+                        warn!(times, "accepting a client: {error}; trying again every {ACCEPT_PAUSE:?}");
+                    }
                     self.accept_at = now + ACCEPT_PAUSE;
                 }
                 return Ok(());

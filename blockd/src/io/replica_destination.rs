@@ -19,10 +19,13 @@ use tracing::{info, warn};
 
 use crate::buffer::PageBuf;
 use crate::extent::{Extent, LEAF_BYTES};
+use crate::io::clock;
 use crate::io::lock::lock;
 use crate::io::read_back;
 use crate::io::replica_source::read_frame;
 use crate::io::sidecar_file::SidecarFile;
+use crate::io::store_call::errno_of;
+use crate::repeated::Repeated;
 use crate::replica::destination::{Destination, Identity, Op, leaf_of};
 use crate::sidecar::Role;
 use crate::store::BlockStore;
@@ -72,11 +75,14 @@ impl Receiver {
     pub fn listen(self: &Arc<Self>, listener: UnixListener) -> io::Result<()> {
         let receiver = Arc::clone(self);
         let accept = move || {
+            let mut trouble = Repeated::default();
             loop {
                 match listener.accept() {
                     Ok((stream, _)) => receiver.replace_session(stream),
                     Err(error) => {
-                        warn!(%error, "cannot accept a source");
+                        if let Some(times) = trouble.handle(errno_of(&error), clock::now()) {
+                            warn!(%error, times, "cannot accept a source");
+                        }
                         thread::park_timeout(ACCEPT_PAUSE);
                     }
                 }

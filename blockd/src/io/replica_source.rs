@@ -29,6 +29,7 @@ use crate::replica::batch::{Encoder, Item};
 use crate::replica::delivery::Delivery;
 use crate::replica::encoding::{Compression, Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
+use crate::replica::trouble::Trouble;
 use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
 
@@ -60,8 +61,8 @@ pub struct Parts {
     pub sidecar: Arc<Mutex<SidecarFile>>,
     /// What was sent.
     pub totals: Arc<StreamTotals>,
-    /// Why the last session ended; empty while all is well.
-    pub last_error: Arc<Mutex<String>>,
+    /// Why the stream is down, or was last.
+    pub trouble: Arc<Mutex<Trouble>>,
     /// Whether to compress.
     pub compression: Compression,
 }
@@ -106,8 +107,10 @@ impl Drop for Replicator {
 
 /// How a session ended.
 enum Ended {
-    /// Dial again.
+    /// Dial again: something is wrong.
     Broken(String),
+    /// Dial again: the stream is gone, and nobody has said why.
+    Gone(String),
     /// Dial again at once, with an epoch past this one.
     Stale(u64),
     /// Only a person can help.
@@ -130,8 +133,9 @@ impl Shared {
                     self.fail(reason);
                     return;
                 }
-                Ended::Broken(_) if self.stopped() => return,
+                Ended::Broken(_) | Ended::Gone(_) if self.stopped() => return,
                 Ended::Broken(reason) => self.fail(reason),
+                Ended::Gone(reason) => self.note(Trouble::handle_symptom, reason),
             }
             if clock::now() - started > DIAL_PAUSE_MAX {
                 pause = DIAL_PAUSE_MIN;
@@ -150,7 +154,7 @@ impl Shared {
         };
         match self.session_over(stream) {
             Ok(ended) => ended,
-            Err(error) => Ended::Broken(format!("the stream to the replica broke: {error}")),
+            Err(error) => Ended::Gone(format!("the stream to the replica broke: {error}")),
         }
     }
 
@@ -159,7 +163,7 @@ impl Shared {
         *lock(&self.stream) = Some(stream.try_clone()?);
         // Stopping shuts the stream down; a stop before the line above is seen here.
         if self.stopped() {
-            return Ok(Ended::Broken("stopped".into()));
+            return Ok(Ended::Gone("stopped".into()));
         }
         let (epoch, known_epoch, generation) = self.record_epoch(0)?;
         self.parts.recorder.lock().source.handle_connected(epoch, known_epoch, generation);
@@ -176,8 +180,9 @@ impl Shared {
             let _ = stream.shutdown(Shutdown::Both);
             let received = receiver.join().expect("the receiver does not panic");
             match (received, sent) {
-                (Ended::Broken(_), Err(error)) => {
-                    Ended::Broken(format!("sending to the replica failed: {error}"))
+                // What the replica has said is why sending failed.
+                (Ended::Gone(_), Err(error)) => {
+                    Ended::Gone(format!("sending to the replica failed: {error}"))
                 }
                 (ended, _) => ended,
             }
@@ -239,13 +244,18 @@ impl Shared {
             let (header, body) = match read_frame(&mut stream) {
                 Ok(Ok(frame)) => frame,
                 Ok(Err(error)) => return Ended::Broken(error.to_string()),
-                Err(error) => return Ended::Broken(format!("the replica went away: {error}")),
+                Err(error) => return Ended::Gone(format!("the replica went away: {error}")),
             };
             let mut guard = self.parts.recorder.lock();
             let Recording { tracker, source, .. } = &mut *guard;
             let result = source.handle_frame(tracker, &header, &body);
             let welcomed = source.is_streaming().then(|| source.known_epoch());
+            let is_settled = tracker.is_settled();
             drop(guard);
+            // A replica that fails as before welcomes the source first, and fails then.
+            if result.is_ok() && (header.frame_type == FrameType::Ack || is_settled) {
+                lock(&self.parts.trouble).handle_progress();
+            }
             if let Some(epoch) = welcomed.filter(|_| header.frame_type == FrameType::Welcome)
                 && let Err(error) = self.welcomed(epoch)
             {
@@ -271,15 +281,17 @@ impl Shared {
     /// The replica takes part in this session: from here on the bits count from it. They were
     /// filled before, where they had to be, so dying in between costs time and no data.
     fn welcomed(&self, epoch: u64) -> io::Result<()> {
-        lock(&self.parts.last_error).clear();
         lock(&self.parts.sidecar).update(|header| header.known_epoch = epoch)
     }
 
     fn fail(&self, reason: String) {
-        let mut last = lock(&self.parts.last_error);
-        if *last != reason {
-            warn!(replica = %self.target.display(), "{reason}");
-            *last = reason;
+        self.note(Trouble::handle_cause, reason);
+    }
+
+    fn note(&self, handle: fn(&mut Trouble, String) -> bool, reason: String) {
+        let mut trouble = lock(&self.parts.trouble);
+        if handle(&mut trouble, reason) {
+            warn!(replica = %self.target.display(), "{}", trouble.text());
         }
     }
 

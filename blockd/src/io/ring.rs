@@ -34,6 +34,7 @@ use crate::io::mailbox::{Receiver, Wish};
 use crate::io::ring::disk::Disk;
 use crate::io::ring::queue::{Completion, Queue, Token};
 use crate::io::ring::socket::Socket;
+use crate::repeated::Repeated;
 use crate::server::{CONNECTIONS_MAX, Server};
 use crate::store::BlockStore;
 
@@ -80,6 +81,7 @@ pub fn run(
         mailbox,
         bell: Box::new(0),
         accept_at: Some(Duration::ZERO),
+        accept_trouble: Repeated::default(),
         wake_armed: false,
         completions: Vec::new(),
     };
@@ -97,6 +99,7 @@ struct Plane<'a> {
     bell: Box<u64>,
     /// When to accept next; none while an accept is in flight.
     accept_at: Option<Duration>,
+    accept_trouble: Repeated,
     wake_armed: bool,
     completions: Vec<Completion>,
 }
@@ -249,7 +252,9 @@ impl Plane<'_> {
         if result < 0 {
             let error = io::Error::from_raw_os_error(-result);
             if !matches!(-result, libc::EINTR | libc::ECONNABORTED | libc::EAGAIN | libc::ECANCELED) {
-                warn!("accepting a client: {error}; trying again in {ACCEPT_PAUSE:?}");
+                if let Some(times) = self.accept_trouble.handle(-result, now) {
+                    warn!(times, "accepting a client: {error}; trying again every {ACCEPT_PAUSE:?}");
+                }
                 self.accept_at = Some(now + ACCEPT_PAUSE);
             }
             return Ok(());

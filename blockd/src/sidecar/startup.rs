@@ -59,7 +59,7 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// There is no disk to serve.
-    #[error("there is no image to serve; create it, or ask for a replica with --replica and --size")]
+    #[error("there is no image to serve; create it first (truncate -s 10G IMAGE makes an empty one)")]
     NoImage,
     /// A disk of no bytes.
     #[error("the image is empty; give it a size first (truncate -s 10G IMAGE)")]

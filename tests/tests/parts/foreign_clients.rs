@@ -13,7 +13,7 @@ use tests::daemon::Daemon;
 use tests::program::Tool;
 
 /// The two ways in which the daemon moves bytes.
-const PLANES: [&str; 2] = ["ring", "pool"];
+pub const PLANES: [&str; 2] = ["ring", "pool"];
 
 /// One mebibyte.
 const MIB: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const MIB: u64 = 1 << 20;
 ///
 /// This is what `nbdsh` does. It is not used itself because it takes the first Python on the path, and the
 /// binding belongs to the system's own.
-fn nbdsh(disk: &Daemon, script: &str) -> String {
+pub fn nbdsh(disk: &Daemon, script: &str) -> String {
     let prelude = format!("import nbd, errno\nuri = '{}'\n", disk.uri());
     Tool::new("/usr/bin/python3").args(["-c", &(prelude + script)]).run()
 }

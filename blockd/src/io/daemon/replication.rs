@@ -27,6 +27,7 @@ use crate::io::sidecar_file::SidecarFile;
 use crate::recorder::{Guard, Recorder};
 use crate::replica::encoding::Compression;
 use crate::replica::source::{Source, SourceConfig};
+use crate::replica::trouble::Trouble;
 use crate::sidecar::{Header, IntentMap, Role};
 use crate::store::BlockStore;
 use crate::tracker::Tracker;
@@ -43,7 +44,7 @@ pub struct Replication {
     mailbox: Mailbox,
     deltas: Deltas,
     totals: Arc<StreamTotals>,
-    last_error: Arc<Mutex<String>>,
+    trouble: Arc<Mutex<Trouble>>,
     active: Mutex<Active>,
     seals: Mutex<Seals>,
 }
@@ -71,7 +72,7 @@ impl Replication {
             mailbox,
             deltas,
             totals: Arc::default(),
-            last_error: Arc::default(),
+            trouble: Arc::default(),
             active: Mutex::default(),
             seals: Mutex::default(),
         }
@@ -104,9 +105,9 @@ impl Replication {
         &self.totals
     }
 
-    /// Why the last session ended; empty while all is well.
+    /// Why the stream is down, or was last; empty while all is well.
     pub fn last_error(&self) -> String {
-        lock(&self.last_error).clone()
+        lock(&self.trouble).text().to_owned()
     }
 
     /// `record on` and `record off`.
@@ -249,13 +250,13 @@ impl Replication {
         to: &Path,
         compression: Compression,
     ) -> Result<Replicator, Failure> {
-        lock(&self.last_error).clear();
+        lock(&self.trouble).handle_progress();
         let parts = Parts {
             store: Arc::clone(&self.store),
             recorder: recorder.clone(),
             sidecar: Arc::clone(&self.sidecar),
             totals: Arc::clone(&self.totals),
-            last_error: Arc::clone(&self.last_error),
+            trouble: Arc::clone(&self.trouble),
             compression,
         };
         let started = Replicator::start(parts, PathBuf::from(to));
@@ -280,7 +281,9 @@ impl Replication {
         }
         let backlog = guard.tracker.on_the_way_bytes() + guard.tracker.pending().queue_bytes();
         let blocks = guard.tracker.pending().dirty_blocks();
-        let message = format!("{what}: {blocks} blocks and {backlog} bytes are still to go");
+        let error = self.last_error();
+        let why = if error.is_empty() { String::new() } else { format!(" ({error})") };
+        let message = format!("{what}: {blocks} blocks and {backlog} bytes are still to go{why}");
         Failure::new(FailureCode::Timeout, message, "wait longer (--timeout-ms)")
     }
 }
@@ -289,12 +292,15 @@ fn refused(message: impl Into<String>, hint: &str) -> Failure {
     Failure::new(FailureCode::Refused, message, hint)
 }
 
-fn sidecar_failed(error: std::io::Error) -> Failure {
-    Failure::new(
-        FailureCode::Io,
-        format!("cannot write the sidecar: {error}"),
-        "check the space and the disk beside the image",
-    )
+/// The sidecar could not be written.
+pub fn sidecar_failed(error: std::io::Error) -> Failure {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => "make space where the sidecar lies",
+        Some(libc::EROFS | libc::EACCES | libc::EPERM) => "have its file system let this daemon write there",
+        Some(libc::EIO) => "see to the disk that the sidecar lies on",
+        _ => "its file system may not do what a sidecar needs: name another place for it (--sidecar)",
+    };
+    Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), hint)
 }
 
 fn millis_since(started: Duration) -> u64 {

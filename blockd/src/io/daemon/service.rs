@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use throttle::{Limits, policy};
 
 use super::open::Disk;
-use super::replication::{Replication, stopped};
+use super::replication::{Replication, sidecar_failed, stopped};
 use super::throttling::Throttling;
 use crate::config::{CacheFlag, Serve};
 use crate::control::{self, Command, Failure, FailureCode, Identity, Receiving, Requests, Status};
@@ -234,9 +234,7 @@ impl Daemon {
         let give_up = || {
             let mut sidecar = lock(sidecar);
             let given_up = newer(sidecar.header())?;
-            sidecar.update(|header| *header = given_up).map_err(|error| {
-                Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), "")
-            })
+            sidecar.update(|header| *header = given_up).map_err(sidecar_failed)
         };
         match &self.receiver {
             Some(receiver) => receiver.between_sessions(give_up)?,
@@ -292,7 +290,5 @@ fn record_promotion(sidecar: &Mutex<SidecarFile>, generation: u64) -> Result<(),
     let change = |header: &mut Header| {
         (header.role, header.generation, header.sealed) = (Role::Promoted, generation, 0);
     };
-    sidecar
-        .update(change)
-        .map_err(|error| Failure::new(FailureCode::Io, format!("cannot write the sidecar: {error}"), ""))
+    sidecar.update(change).map_err(sidecar_failed)
 }
