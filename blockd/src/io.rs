@@ -14,6 +14,7 @@ pub mod ring;
 pub mod pool;
 pub mod data_plane;
 pub mod sidecar_file;
+pub mod sidecar_place;
 pub mod revoke;
 pub mod read_back;
 pub mod replica_source;

@@ -13,6 +13,7 @@
 
 mod bits;
 mod header;
+mod named;
 mod revoke;
 mod startup;
 
@@ -23,6 +24,7 @@ pub use header::{
     DISK_ID_BYTES_MAX, HEADER_BYTES, Header, InvalidName, PLACE_BYTES_MAX, Role, Unreadable, check_disk_id,
     newest,
 };
+pub use named::{Ambiguous, Verdict, verdict};
 pub use revoke::{NotNewer, revoked};
 pub use startup::{Asked, ImageState, Refusal, Start, startup};
 

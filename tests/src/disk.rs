@@ -3,6 +3,8 @@
 //! ```text
 //! image ─ ext4 ─ loop (O_DIRECT) ─ FUSE file (nbdfuse) ─ nbdkit, filters `delay` and `error` ─ backing file
 //! image ─ tmpfs of a few MB                                                    (for "no space left")
+//! image ─ ext2, exFAT or ramfs                                                 (for what they lack)
+//! loop device with sectors of 512 or 4096 bytes                                (as an image itself)
 //! ```
 //!
 //! The whole I/O path is the kernel's; only the lowest step is slow or fails. Mounting needs root: callers ask
@@ -127,5 +129,87 @@ impl Drop for Mount {
         if !output.status.success() {
             eprintln!("umount {}: {output:?}", self.directory.display());
         }
+    }
+}
+
+/// A file as a block device.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+}
+
+impl LoopDevice {
+    /// Attach `file` as a device with logical blocks of `sector_bytes`.
+    pub fn new(file: &Path, sector_bytes: u32) -> Self {
+        let sector_bytes = sector_bytes.to_string();
+        let words = ["--find", "--show", "--sector-size", &sector_bytes];
+        let path = Tool::new("losetup").args(words).arg(file).run();
+        Self { path: PathBuf::from(path.trim()) }
+    }
+
+    /// The device.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        Tool::new("losetup").arg("--detach").arg(&self.path).output();
+    }
+}
+
+/// A kind of file system that lacks what others have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// ext2: no fallocate.
+    Ext2,
+    /// exFAT, by its FUSE program: no fallocate, no hard links, no rename that replaces nothing, no attributes, no holes.
+    ExFat,
+    /// ramfs: no fallocate, no attributes.
+    Memory,
+}
+
+impl Lacking {
+    /// All of them.
+    pub const ALL: [Lacking; 3] = [Lacking::Ext2, Lacking::ExFat, Lacking::Memory];
+    /// The programs that make them.
+    pub const PROGRAMS: [&str; 4] = ["losetup", "mkfs.ext2", "mkfs.exfat", "mount.exfat-fuse"];
+}
+
+/// A small disk with a file system that lacks something.
+#[derive(Debug)]
+pub struct PlainDisk {
+    // Dropped in this order.
+    mount: Mount,
+    _device: Option<LoopDevice>,
+}
+
+impl PlainDisk {
+    /// Make one of `size_bytes` in the scratch directory, and mount it there.
+    pub fn new(scratch: &Scratch, kind: Lacking, size_bytes: u64) -> Self {
+        let directory = scratch.join(&format!("{kind:?}"));
+        fs::create_dir(&directory).expect("create a mount point");
+        let device = || {
+            let file = scratch.sparse(&format!("{kind:?}.disk"), size_bytes);
+            match kind {
+                Lacking::Ext2 => Tool::new("mkfs.ext2").args(["-q", "-F", "-b", "1024"]).arg(&file).run(),
+                _ => Tool::new("mkfs.exfat").arg(&file).run(),
+            };
+            LoopDevice::new(&file, 512)
+        };
+        let device = (kind != Lacking::Memory).then(device);
+        let source = device.as_ref().map_or(Path::new("none"), |device| &device.path);
+        match kind {
+            Lacking::Ext2 => Tool::new("mount").arg(source).arg(&directory).run(),
+            Lacking::ExFat => Tool::new("mount.exfat-fuse").arg(source).arg(&directory).run(),
+            Lacking::Memory => Tool::new("mount").args(["-t", "ramfs", "none"]).arg(&directory).run(),
+        };
+        Self { mount: Mount { directory }, _device: device }
+    }
+
+    /// Where files of this disk live.
+    pub fn path(&self) -> &Path {
+        &self.mount.directory
     }
 }

@@ -34,6 +34,7 @@ use crate::extent::Extent;
 use crate::store::{Allocation, BlockStore, Geometry, Trimmed};
 
 mod image_lock;
+pub mod mark;
 
 pub use image_lock::{LOCK_BYTE, LockError};
 

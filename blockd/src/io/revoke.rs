@@ -9,16 +9,18 @@ use anyhow::{Context, Result};
 
 use crate::io::file_store::{Cache, FileStore, Options};
 use crate::io::sidecar_file::SidecarFile;
+use crate::io::sidecar_place::look;
 use crate::sidecar::revoked;
 
 /// How long to wait for the last requests of a daemon that has just ended.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Gives up the disk of `image` for `generation`, which is at `moved_to`; durable when this returns. False: no sidecar
-/// says that there is one.
-pub fn revoke(image: &Path, sidecar: &Path, generation: u64, moved_to: &str) -> Result<bool> {
+/// Gives up the disk `disk_id` of `image` for `generation`, which is at `moved_to`; durable when this returns. False: no
+/// sidecar says that there is one.
+pub fn revoke(image: &Path, disk_id: &str, generation: u64, moved_to: &str) -> Result<bool> {
     let _locked = if image.exists() { Some(locked(image, LOCK_TIMEOUT)?) } else { None };
-    let Some(mut found) = SidecarFile::open(sidecar)? else { return Ok(false) };
+    let (place, _) = look(image, None, Some(disk_id), None)?;
+    let Some(mut found) = SidecarFile::open(place.path())? else { return Ok(false) };
     let given_up = revoked(found.header(), generation, moved_to)
         .with_context(|| format!("cannot give {} up", image.display()))?;
     found.update(|header| *header = given_up).context("cannot write the sidecar")?;
@@ -42,11 +44,11 @@ mod tests {
         let scratch = Scratch::new();
         let (image, sidecar) = (scratch.path("image"), scratch.path("image.blockd"));
         std::fs::write(&image, vec![1; 1 << 20]).unwrap();
-        assert!(!revoke(&image, &sidecar, 2, "site-a").unwrap());
+        assert!(!revoke(&image, "disk", 2, "site-a").unwrap());
         let header = Header::new("disk", 1 << 20, Role::Promoted, [1; 16]).unwrap();
         SidecarFile::create(&sidecar, Header { generation: 1, ..header }).unwrap();
-        assert!(revoke(&image, &sidecar, 1, "site-a").is_err());
-        assert!(revoke(&image, &sidecar, 2, "site-a").unwrap());
+        assert!(revoke(&image, "disk", 1, "site-a").is_err());
+        assert!(revoke(&image, "disk", 2, "site-a").unwrap());
         let found = SidecarFile::peek(&sidecar).unwrap().unwrap();
         assert_eq!((found.role, found.generation, found.moved_to.as_str()), (Role::Fenced, 2, "site-a"));
     }

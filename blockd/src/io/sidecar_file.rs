@@ -7,25 +7,33 @@
 //! A new file is sparse. Before bits are set in earnest, call [`SidecarFile::reserve`]: on a full
 //! file system the first touch of an unreserved page would kill the process.
 //!
-//! Refuses files that it does not understand, and never replaces one. Leaves it to D12's lock of
-//! the image that no two processes use one sidecar.
+//! Refuses files that it does not understand, and never replaces one. Locks what it opens: no two processes use one
+//! sidecar, whatever images they have.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use thiserror::Error;
 
 use crate::extent::block_count;
-use crate::io::file_store::sync_directory_of;
 use crate::sidecar::{
     BITMAP_OFFSET, HEADER_BYTES, Header, InvalidName, Unreadable, WordBits, newest, word_count,
 };
+
+mod publish;
+
+/// How long to wait for the lock: a process that was killed has its files a little longer than its name.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes that are written at once where the file system takes no space by itself.
+const WRITE_BYTES: u64 = 64 << 10;
 
 /// The bitmap of a sidecar file: an [`IntentMap`](crate::sidecar::IntentMap).
 pub type SidecarBits = WordBits<MappedWords>;
@@ -52,6 +60,15 @@ pub enum SidecarError {
         /// What is wrong.
         reason: Unreadable,
     },
+    /// Another process uses it.
+    #[error(
+        "another blockd uses the sidecar {path}; stop it first, or, if it serves another disk, give each a sidecar of \
+         its own (--sidecar)"
+    )]
+    InUse {
+        /// Which sidecar.
+        path: PathBuf,
+    },
     /// A name that does not fit.
     #[error(transparent)]
     Name(#[from] InvalidName),
@@ -68,10 +85,18 @@ pub struct SidecarFile {
 }
 
 impl SidecarFile {
-    /// Opens the sidecar if there is one.
+    /// Opens the sidecar if there is one, for this process alone.
     pub fn open(path: &Path) -> Result<Option<Self>, SidecarError> {
+        Self::open_within(path, LOCK_TIMEOUT)
+    }
+
+    fn open_within(path: &Path, timeout: Duration) -> Result<Option<Self>, SidecarError> {
         let failed = |source| SidecarError::Io { path: path.into(), source };
-        let Some((file, (slot, sequence, header))) = read(path, true)? else { return Ok(None) };
+        let Some(file) = open_file(path, true)? else { return Ok(None) };
+        if !publish::lock(&file, timeout).map_err(failed)? {
+            return Err(SidecarError::InUse { path: path.into() });
+        }
+        let (slot, sequence, header) = read(path, &file)?;
         // A file cut short would kill the process at the first touch of the bitmap.
         if file.metadata().map_err(failed)?.len() < file_bytes(header.size) {
             file.set_len(file_bytes(header.size)).map_err(failed)?;
@@ -81,13 +106,19 @@ impl SidecarFile {
 
     /// Reads the header, if there is a sidecar, without a right to write to it.
     pub fn peek(path: &Path) -> Result<Option<Header>, SidecarError> {
-        Ok(read(path, false)?.map(|(_, (_, _, header))| header))
+        let Some(file) = open_file(path, false)? else { return Ok(None) };
+        read(path, &file).map(|(_, _, header)| Some(header))
     }
 
     /// Makes a new sidecar, whole or not at all. One that exists is an error.
     pub fn create(path: &Path, header: Header) -> Result<Self, SidecarError> {
         header.check()?;
-        write_new(path, &header).map_err(|source| SidecarError::Io { path: path.into(), source })?;
+        let made = publish::make(path, |file| {
+            file.write_all_at(&header.encode(1), 0)?;
+            file.write_all_at(&header.encode(0), HEADER_BYTES as u64)?;
+            file.set_len(file_bytes(header.size))
+        });
+        made.map_err(|source| SidecarError::Io { path: path.into(), source })?;
         let opened = Self::open(path)?;
         let lost = || io::Error::new(io::ErrorKind::NotFound, "it was removed while it was made");
         opened.ok_or_else(|| SidecarError::Io { path: path.into(), source: lost() })
@@ -102,6 +133,27 @@ impl SidecarFile {
             Some(sidecar) => Ok(sidecar),
             None => Self::create(path, make()?),
         }
+    }
+
+    /// Moves the sidecar to where nothing is yet.
+    pub fn move_to(&mut self, path: &Path) -> Result<(), SidecarError> {
+        let failed = |source| SidecarError::Io { path: path.into(), source };
+        publish::move_to(&self.path, path).map_err(failed)?;
+        // On another file system it is another file.
+        *self = Self::moved(path, self)?;
+        Ok(())
+    }
+
+    fn moved(path: &Path, before: &Self) -> Result<Self, SidecarError> {
+        let failed = |source| SidecarError::Io { path: path.into(), source };
+        let Some(file) = open_file(path, true)? else { return Err(failed(io::ErrorKind::NotFound.into())) };
+        let is_same = publish::is_same(&before.file, &file.metadata().map_err(failed)?);
+        let file = if is_same { before.file.try_clone().map_err(failed)? } else { file };
+        if !publish::lock(&file, LOCK_TIMEOUT).map_err(failed)? {
+            return Err(SidecarError::InUse { path: path.into() });
+        }
+        let Self { header, slot, sequence, .. } = before;
+        Ok(Self { file, path: path.into(), header: header.clone(), slot: *slot, sequence: *sequence })
     }
 
     /// What the disk remembers now.
@@ -134,7 +186,25 @@ impl SidecarFile {
     /// Takes the space of the whole bitmap, so that setting bits cannot fail later.
     pub fn reserve(&self) -> io::Result<()> {
         let len = (file_bytes(self.header.size) - BITMAP_OFFSET) as i64;
-        Ok(fallocate(&self.file, FallocateFlags::empty(), BITMAP_OFFSET as i64, len)?)
+        match fallocate(&self.file, FallocateFlags::empty(), BITMAP_OFFSET as i64, len) {
+            // ext2 and ext3, exFAT, memory, NFS before 4.2.
+            Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => self.write_over(),
+            other => Ok(other?),
+        }
+    }
+
+    /// Has the file system take the space by writing what is there already.
+    fn write_over(&self) -> io::Result<()> {
+        let (mut at, end) = (BITMAP_OFFSET, file_bytes(self.header.size));
+        let mut bytes = vec![0; WRITE_BYTES as usize];
+        while at < end {
+            let bytes = &mut bytes[..WRITE_BYTES.min(end - at) as usize];
+            self.file.read_exact_at(bytes, at)?;
+            self.file.write_all_at(bytes, at)?;
+            at += bytes.len() as u64;
+        }
+        // Some know only now whether there was space.
+        self.file.sync_data()
     }
 
     /// Maps the bitmap. Call it once: two maps of one file would not know of each other.
@@ -163,7 +233,7 @@ impl MappedWords {
         let bytes = (words * 8).try_into().expect("not zero");
         let (protection, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
         // SAFETY: a new mapping at an address that the kernel chooses; the file is at least this
-        // long (see `open`), and D12's lock keeps other processes from changing it.
+        // long (see `open`), and its lock keeps other processes from changing it.
         let start = unsafe { mmap(None, bytes, protection, flags, file, BITMAP_OFFSET as i64)? };
         Ok(Self { start: start.cast(), words })
     }
@@ -190,13 +260,6 @@ impl Drop for MappedWords {
     }
 }
 
-/// Where a sidecar goes that nobody named: beside a file, under /var/lib/blockd for a device.
-pub fn default_path(image: &Path, is_device: bool) -> PathBuf {
-    let mut name = image.file_name().unwrap_or_default().to_os_string();
-    name.push(".blockd");
-    if is_device { Path::new("/var/lib/blockd").join(name) } else { image.with_file_name(name) }
-}
-
 /// Names this boot of this host.
 pub fn boot_id() -> io::Result<[u8; 16]> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -214,13 +277,16 @@ fn file_bytes(size: u64) -> u64 {
 /// A slot's number and what is in it: sequence number and header.
 type Newest = (usize, u64, Header);
 
-fn read(path: &Path, for_update: bool) -> Result<Option<(File, Newest)>, SidecarError> {
+fn open_file(path: &Path, for_update: bool) -> Result<Option<File>, SidecarError> {
+    match OpenOptions::new().read(true).write(for_update).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(|source| SidecarError::Io { path: path.into(), source }),
+    }
+}
+
+fn read(path: &Path, file: &File) -> Result<Newest, SidecarError> {
     let failed = |source| SidecarError::Io { path: path.into(), source };
     let unreadable = |reason| SidecarError::Unreadable { path: path.into(), reason };
-    let file = match OpenOptions::new().read(true).write(for_update).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(failed)?,
-    };
     let mut slots = vec![0; BITMAP_OFFSET as usize];
     match file.read_exact_at(&mut slots, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -230,24 +296,7 @@ fn read(path: &Path, for_update: bool) -> Result<Option<(File, Newest)>, Sidecar
         other => other.map_err(failed)?,
     }
     let (a, b) = slots.split_at(HEADER_BYTES);
-    let newest = newest([a, b]).map_err(unreadable)?;
-    Ok(Some((file, newest)))
-}
-
-fn write_new(path: &Path, header: &Header) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all_at(&header.encode(1), 0)?;
-    file.write_all_at(&header.encode(0), HEADER_BYTES as u64)?;
-    file.set_len(file_bytes(header.size))?;
-    file.sync_all()?;
-    // A link, unlike a rename, does not replace what is there.
-    let linked = std::fs::hard_link(&new, path);
-    std::fs::remove_file(&new)?;
-    linked?;
-    sync_directory_of(path)
+    newest([a, b]).map_err(unreadable)
 }
 
 #[cfg(test)]
@@ -269,8 +318,7 @@ mod tests {
         let mut sidecar = SidecarFile::open_or_create(&path, || Ok(header(1 << 30))).unwrap();
         for generation in 1..6 {
             sidecar.update(|header| header.generation = generation).unwrap();
-            let found = SidecarFile::open(&path).unwrap().unwrap();
-            assert_eq!(found.header().generation, generation);
+            assert_eq!(SidecarFile::peek(&path).unwrap().unwrap().generation, generation);
         }
     }
 
@@ -282,7 +330,7 @@ mod tests {
         sidecar.update(|header| header.generation = 1).unwrap();
         sidecar.update(|header| header.generation = 2).unwrap();
         sidecar.file.write_all_at(&[0xff; 100], (sidecar.slot * HEADER_BYTES + 20) as u64).unwrap();
-        assert_eq!(SidecarFile::open(&path).unwrap().unwrap().header().generation, 1);
+        assert_eq!(SidecarFile::peek(&path).unwrap().unwrap().generation, 1);
     }
 
     #[test]
@@ -337,9 +385,46 @@ mod tests {
     }
 
     #[test]
-    fn the_default_place_is_beside_a_file_and_under_var_for_a_device() {
-        assert_eq!(default_path(Path::new("/a/b.raw"), false), Path::new("/a/b.raw.blockd"));
-        assert_eq!(default_path(Path::new("/dev/vg/root"), true), Path::new("/var/lib/blockd/root.blockd"));
+    fn a_sidecar_is_for_one_process_and_any_may_read_it() {
+        let scratch = Scratch::new();
+        let path = scratch.path("image.blockd");
+        let first = SidecarFile::create(&path, header(4096)).unwrap();
+        let second = SidecarFile::open_within(&path, Duration::ZERO);
+        assert!(matches!(second, Err(SidecarError::InUse { .. })));
+        assert_eq!(SidecarFile::peek(&path).unwrap(), Some(header(4096)));
+        let bits = first.bits().unwrap();
+        drop(first);
+        assert!(SidecarFile::open_within(&path, Duration::ZERO).is_err(), "its bits are still in use");
+        drop(bits);
+        assert!(SidecarFile::open_within(&path, Duration::ZERO).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_sidecar_that_is_moved_stays_the_same_and_locked_and_replaces_nothing() {
+        let scratch = Scratch::new();
+        let [old, new, taken] = ["old", "new", "taken"].map(|name| scratch.path(name));
+        let mut sidecar = SidecarFile::create(&old, header(1 << 20)).unwrap();
+        std::fs::write(&taken, "precious").unwrap();
+        assert!(sidecar.move_to(&taken).is_err());
+        assert_eq!((std::fs::read(&taken).unwrap(), sidecar.path()), (b"precious".to_vec(), &*old));
+        sidecar.update(|header| header.generation = 7).unwrap();
+        sidecar.move_to(&new).unwrap();
+        assert!(!old.exists() && SidecarFile::open_within(&new, Duration::ZERO).is_err());
+        sidecar.update(|header| header.generation = 8).unwrap();
+        assert_eq!(SidecarFile::peek(&new).unwrap().unwrap().generation, 8);
+    }
+
+    #[test]
+    fn space_that_is_taken_by_writing_changes_nothing_and_is_taken() {
+        let scratch = Scratch::new();
+        let path = scratch.path("s");
+        let sidecar = SidecarFile::create(&path, header(16 << 30)).unwrap();
+        let mut bits = sidecar.bits().unwrap();
+        bits.set(5..9);
+        sidecar.write_over().unwrap();
+        assert_eq!((bits.runs(0).next(), bits.count()), (Some(5..9), 4));
+        let made = std::fs::metadata(&path).unwrap();
+        assert!(made.blocks() * 512 >= made.len(), "{} of {} bytes", made.blocks() * 512, made.len());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use blockd::io::sidecar_file::{SidecarFile, default_path};
+use blockd::io::sidecar_place;
 use blockd::sidecar::{Header, Role};
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -45,18 +45,18 @@ pub enum HostError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// A file or folder cannot be looked at.
-    #[error("cannot look at {}: {source}", path.display())]
+    #[error("cannot look at {}: {cause}", path.display())]
     File {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 }
 
 impl HostError {
     fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::File { path: path.into(), source }
+        move |cause| Self::File { path: path.into(), cause }
     }
 }
 
@@ -202,11 +202,9 @@ fn image(config: &Config, guest: &Guest, disk: &Disk) -> Image {
         return Image::Taken("this is neither a file nor a block device".into());
     }
     let allocated_bytes = found.blocks() * 512;
-    let sidecar = default_path(&path, is_device);
-    if disk.shared && !sidecar.exists() {
-        return Image::Ours { allocated_bytes };
-    }
-    match SidecarFile::peek(&sidecar) {
+    let name = guest.disk_name(disk);
+    match sidecar_place::look(&path, None, Some(&name), None).map(|(_, found)| found) {
+        Ok(None) if disk.shared => Image::Ours { allocated_bytes },
         Ok(Some(header)) if disk.shared => Image::Taken(format!(
             "this is the disk {} of a guest, and not one that guests share",
             header.disk_id
@@ -217,7 +215,8 @@ fn image(config: &Config, guest: &Guest, disk: &Disk) -> Image {
                 .into(),
         ),
         Err(error) => {
-            Image::Taken(format!("there is an image already, and its sidecar cannot be read: {error}"))
+            let error = anyhow::Error::from(error);
+            Image::Taken(format!("there is an image already, and its sidecar cannot be read: {error:#}"))
         }
     }
 }

@@ -2,18 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tracing::{info, warn};
 
 use super::Start;
 use crate::config::{CacheFlag, Serve};
 use crate::io::file_store::{Cache, FileStore, Options, create_sparse};
-use crate::io::sidecar_file::{SidecarBits, SidecarFile, boot_id, default_path};
+use crate::io::sidecar_file::{SidecarBits, SidecarFile, boot_id};
+use crate::io::sidecar_place::{Place, Stray, look, mark_image};
 use crate::sidecar::{self, Asked, Header, ImageState, Recovery, Role, startup};
 use crate::store::BlockStore;
 
@@ -38,8 +39,8 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
     let timeout = if start.restarted { LOCK_TIMEOUT } else { FIRST_LOCK_TIMEOUT };
     let present = is_present(&serve.image)?;
     let store = if present { Some(open_locked(serve, timeout)?) } else { None };
-    let path = sidecar_path(serve);
-    let found = SidecarFile::peek(&path)?;
+    let size = store.as_ref().map(|store| store.geometry().size);
+    let (place, found) = look(&serve.image, serve.sidecar.as_deref(), serve.disk_id.as_deref(), size)?;
     let disk_id = match (&serve.disk_id, &found) {
         (Some(id), _) => id.clone(),
         (None, Some(header)) => header.disk_id.clone(),
@@ -55,13 +56,15 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         None if serve.image.exists() => ImageState::Empty,
         None => ImageState::Absent,
     };
-    let decided = startup(found.as_ref(), image, asked, &disk_id)
-        .with_context(|| format!("cannot serve {} (sidecar {})", serve.image.display(), path.display()))?;
+    let decided = startup(found.as_ref(), image, asked, &disk_id).with_context(|| {
+        format!("cannot serve {} (sidecar {})", serve.image.display(), place.path().display())
+    })?;
     log_start(decided);
     if serve.read_only {
         return read_only(store, found, &disk_id);
     }
-    let mut sidecar = mark(&path, &disk_id, decided, store.as_deref())?;
+    check_names(serve, &place, found.as_ref())?;
+    let mut sidecar = mark(&place, &disk_id, decided, store.as_deref())?;
     let store = match (store, decided) {
         (Some(store), _) => store,
         (None, sidecar::Start::Replica { size, .. }) => {
@@ -71,6 +74,7 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         }
         (None, sidecar::Start::Disk { .. }) => unreachable!("startup refuses a disk without an image"),
     };
+    mark_image(&serve.image, sidecar.path());
     let bits = recover(&mut sidecar, found.as_ref())?;
     Ok(Disk { store, header: sidecar.header().clone(), sidecar: Some((sidecar, bits)) })
 }
@@ -94,9 +98,17 @@ fn open_locked(serve: &Serve, timeout: Duration) -> Result<Arc<FileStore>> {
     Ok(Arc::new(store))
 }
 
-fn sidecar_path(serve: &Serve) -> PathBuf {
-    let is_device = fs::metadata(&serve.image).is_ok_and(|metadata| metadata.file_type().is_block_device());
-    serve.sidecar.clone().unwrap_or_else(|| default_path(&serve.image, is_device))
+/// A new sidecar is found by all names of its image, or it is not made: what it will say has to hold for each of them.
+fn check_names(serve: &Serve, place: &Place, found: Option<&Header>) -> Result<()> {
+    let names = fs::metadata(&serve.image).map_or(1, |metadata| metadata.nlink());
+    if found.is_some() || serve.sidecar.is_some() || names == 1 || mark_image(&serve.image, &place.home) {
+        return Ok(());
+    }
+    bail!(
+        "{} has {names} names (hard links), and its file system keeps no mark on it by which each leads to the same sidecar: \
+         a disk that moved away would be served by its other name. Remove the other names, or say --sidecar at every start",
+        serve.image.display()
+    )
 }
 
 fn log_start(decided: sidecar::Start) {
@@ -123,7 +135,7 @@ fn read_only(store: Option<Arc<FileStore>>, found: Option<Header>, disk_id: &str
 
 /// Makes the sidecar say durably what the disk is from here on.
 fn mark(
-    path: &Path,
+    place: &Place,
     disk_id: &str,
     decided: sidecar::Start,
     store: Option<&FileStore>,
@@ -133,11 +145,14 @@ fn mark(
         (sidecar::Start::Disk { .. }, Some(store)) => (Role::Primary, store.geometry().size),
         (sidecar::Start::Disk { .. }, None) => unreachable!("startup refuses a disk without an image"),
     };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if let Some(parent) = place.home.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
     }
     let boot = boot_id().context("cannot tell which boot this is")?;
-    let mut sidecar = SidecarFile::open_or_create(path, || Header::new(disk_id, size, role, boot))?;
+    let mut sidecar = SidecarFile::open_or_create(place.path(), || Header::new(disk_id, size, role, boot))?;
+    if let Some(Stray::Left(old)) = &place.stray {
+        bring_home(&mut sidecar, old, &place.home);
+    }
     if matches!(decided, sidecar::Start::Replica { .. }) && sidecar.header().role != Role::Replica {
         sidecar
             .update(|header| {
@@ -148,6 +163,18 @@ fn mark(
             .context("cannot mark the image as a replica")?;
     }
     Ok(sidecar)
+}
+
+/// Moves a sidecar to where it is found by every name of its image.
+fn bring_home(sidecar: &mut SidecarFile, old: &Path, home: &Path) {
+    let (old, home_text) = (old.display(), home.display());
+    match sidecar.move_to(home) {
+        Ok(()) => info!("the sidecar {old} was moved to {home_text}, where it belongs now"),
+        Err(error) => warn!(
+            "the sidecar {old} cannot be moved to {home_text}, where it belongs now, and is used where it is: {:#}",
+            anyhow::Error::from(error)
+        ),
+    }
 }
 
 /// Maps the bitmap, and fills it where it cannot be trusted (D10).
@@ -161,6 +188,12 @@ fn recover(sidecar: &mut SidecarFile, found: Option<&Header>) -> Result<SidecarB
             bits.set_all();
         }
         Recovery::AllBits { .. } | Recovery::KeepBits => {}
+    }
+    if sidecar.header().role == Role::Replica {
+        // Beforehand: without room for it the guest could come here, and never leave again.
+        sidecar.reserve().context(
+            "no room for the sidecar's bitmap, without which a guest that came here could not leave again",
+        )?;
     }
     // After the bits: dying in between leaves a boot id that fills them again.
     sidecar.update(|header| header.boot_id = boot).context("cannot update the sidecar")?;

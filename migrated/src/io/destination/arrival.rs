@@ -1,14 +1,12 @@
 //! A guest that is on its way here: what was started for it, and how it is taken or given up.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use blockd::control::Command;
-use blockd::io::sidecar_file::default_path as default_sidecar;
+use blockd::io::sidecar_place;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tunnel::{Side, Tunnel};
@@ -261,11 +259,7 @@ impl Arrival {
 
 /// Removes a copy that nobody will go on with, and what blockd keeps beside it.
 pub fn remove_copy(image: &Path) {
-    for path in [image.to_owned(), default_sidecar(image, false)] {
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %path.display(), %error, "cannot remove what is left of a copy");
-        }
+    if let Err(error) = sidecar_place::remove_image(image) {
+        tracing::warn!(image = %image.display(), %error, "cannot remove what is left of a copy");
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use blockd::control::Command;
 use blockd::io::revoke::revoke;
-use blockd::io::sidecar_file::default_path as default_sidecar;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, warn};
@@ -99,9 +98,8 @@ async fn stop(machine: &Machine, source: &str, generation: u64) -> Result<()> {
 pub async fn give_disks_up(site: &Site, guest: &Guest, source: &str, generation: u64) -> Result<()> {
     let layout = Layout::of(&site.config, guest)?;
     for disk in guest.disks.iter().filter(|disk| !disk.shared) {
-        let (image, moved_to) = (layout.disk(disk)?.image, source.to_owned());
-        let sidecar = default_sidecar(&image, false);
-        let done = spawn_blocking(move || revoke(&image, &sidecar, generation, &moved_to));
+        let (image, moved_to, name) = (layout.disk(disk)?.image, source.to_owned(), guest.disk_name(disk));
+        let done = spawn_blocking(move || revoke(&image, &name, generation, &moved_to));
         done.await.context("it was stopped")?.with_context(|| format!("disk {:?}", disk.id))?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! Opening disks in every role, against real files.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
@@ -37,6 +38,10 @@ fn as_replica(serve: Serve, size: Option<u64>) -> Serve {
 fn refusal(serve: &Serve) -> Refusal {
     let error = open(serve, FIRST).err().expect("a refusal");
     error.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{error:#}")).clone()
+}
+
+fn sidecar_path(serve: &Serve) -> PathBuf {
+    look(&serve.image, None, None, None).unwrap().0.path().into()
 }
 
 fn remember(serve: &Serve, change: impl FnOnce(&mut Header)) {
@@ -127,4 +132,56 @@ fn a_read_only_disk_leaves_no_sidecar_behind() {
     create_sparse(&serve.image, SIZE).unwrap();
     assert!(open(&serve, FIRST).unwrap().sidecar.is_none());
     assert!(!sidecar_path(&serve).exists());
+}
+
+#[test]
+fn a_fenced_image_is_served_by_none_of_its_names() {
+    let scratch = Scratch::new();
+    let disk = serve(&scratch);
+    create_sparse(&disk.image, SIZE).unwrap();
+    drop(open(&disk, FIRST).unwrap());
+    remember(&disk, |header| header.role = Role::Fenced);
+    let [link, hard, renamed] = ["link.raw", "hard.raw", "renamed.raw"].map(|name| scratch.path(name));
+    std::os::unix::fs::symlink(&disk.image, &link).unwrap();
+    let by = |image: &Path| Serve { image: image.into(), ..disk.clone() };
+    assert!(matches!(refusal(&by(&link)), Refusal::Moved { .. }));
+    std::fs::remove_file(&link).unwrap();
+    if !mark_image(&disk.image, &sidecar_path(&disk)) {
+        return; // names of a file are not known to be of one here
+    }
+    std::fs::hard_link(&disk.image, &hard).unwrap();
+    assert!(matches!(refusal(&by(&hard)), Refusal::Moved { .. }));
+    std::fs::remove_file(&hard).unwrap();
+    std::fs::rename(&disk.image, &renamed).unwrap();
+    assert!(matches!(refusal(&by(&renamed)), Refusal::Moved { .. }));
+    // It comes back under its new name, and its sidecar with it.
+    drop(open(&as_replica(by(&renamed), None), FIRST).unwrap());
+    assert!(scratch.path("renamed.raw.blockd").exists() && !scratch.path("disk.raw.blockd").exists());
+}
+
+#[test]
+fn what_0_1_0_put_beside_a_link_is_obeyed_and_moved_beside_the_file() {
+    let scratch = Scratch::new();
+    let disk = serve(&scratch);
+    create_sparse(&disk.image, SIZE).unwrap();
+    let link = scratch.path("link.raw");
+    std::os::unix::fs::symlink(&disk.image, &link).unwrap();
+    let by_link = Serve { image: link, ..disk.clone() };
+    let old = scratch.path("link.raw.blockd");
+    let header = Header::new("link", SIZE, Role::Fenced, [7; 16]).unwrap();
+    drop(SidecarFile::create(&old, Header { generation: 4, ..header }).unwrap());
+    assert!(matches!(refusal(&by_link), Refusal::Moved { generation: 4, .. }));
+    assert!(old.exists(), "what is refused changes nothing");
+    let back = open(&as_replica(by_link, None), FIRST).unwrap();
+    assert_eq!((back.header.role, back.header.generation), (Role::Replica, 4));
+    assert!(!old.exists() && scratch.path("disk.raw.blockd").exists());
+}
+
+#[test]
+fn a_replica_has_the_room_to_leave_again_before_it_takes_anything() {
+    let scratch = Scratch::new();
+    let size = 64 << 30;
+    drop(open(&as_replica(serve(&scratch), Some(size)), FIRST).unwrap());
+    let taken = std::fs::metadata(scratch.path("disk.raw.blockd")).unwrap().blocks() * 512;
+    assert!(taken >= size / 4096 / 8, "{taken} bytes");
 }
