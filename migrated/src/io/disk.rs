@@ -50,12 +50,12 @@ pub enum DiskError {
         reason: String,
     },
     /// It did not answer, or said no.
-    #[error("disk {disk}: {source}")]
+    #[error("disk {disk}: {}", whole(cause))]
     Control {
         /// Which disk.
         disk: String,
-        /// What it said.
-        source: ControlError,
+        /// What it said. No source of this error: all of it is said already.
+        cause: ControlError,
     },
     /// QEMU has no connection to it, and got none.
     #[error("disk {disk}: QEMU does not connect to its daemon")]
@@ -76,8 +76,14 @@ pub enum DiskError {
 impl DiskError {
     /// Nobody listens at its control socket: the daemon has ended, and the supervisor that would start it again.
     pub fn is_gone(&self) -> bool {
-        matches!(self, DiskError::Control { source: ControlError::Connect { .. }, .. })
+        matches!(self, DiskError::Control { cause: ControlError::Connect { .. }, .. })
     }
+}
+
+/// An error with all that is behind it.
+fn whole(error: &ControlError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"))
 }
 
 /// What a daemon shall be.
@@ -209,7 +215,7 @@ impl Disk {
                 Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {limit:?}")).into())
             }),
         };
-        answer.map_err(|source| DiskError::Control { disk: self.id.clone(), source })
+        answer.map_err(|cause| DiskError::Control { disk: self.id.clone(), cause })
     }
 
     /// Sees to it that QEMU has a connection to the daemon, as it must before it pauses or ends the guest.
@@ -321,4 +327,21 @@ fn words(name: &str, role: &Role, places: &Places) -> Vec<OsString> {
         words.extend(["--replica".into(), places.replica.clone().into(), "--size".into(), size.into()]);
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_daemon_said_is_said_once_and_whole() {
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let cause = ControlError::Connect { path: "/run/x".into(), source: refused };
+        let error = DiskError::Control { disk: "vda".into(), cause };
+        let said =
+            "disk vda: cannot reach blockd at /run/x; is it running?: Connection refused (os error 111)";
+        assert_eq!(error.to_string(), said);
+        assert!(error.is_gone());
+        assert_eq!(format!("{:#}", anyhow::Error::from(error)), said);
+    }
 }

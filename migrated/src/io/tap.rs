@@ -17,14 +17,14 @@ use tracing::debug;
 
 /// Why a tap is not as it should be.
 #[derive(Debug, Error)]
-#[error("cannot {action} the tap {tap}: {source}")]
+#[error("cannot {action} the tap {tap}: {cause}")]
 pub struct TapError {
     /// What was tried.
     pub action: String,
     /// Its name.
     pub tap: String,
     /// What the system said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 /// A tap of a guest.
@@ -94,8 +94,8 @@ impl Tap {
         }
     }
 
-    fn failed(&self, action: &str, source: io::Error) -> TapError {
-        TapError { action: action.into(), tap: self.name.clone(), source }
+    fn failed(&self, action: &str, cause: io::Error) -> TapError {
+        TapError { action: action.into(), tap: self.name.clone(), cause }
     }
 }
 

@@ -53,14 +53,14 @@ pub enum MachineError {
     #[error(transparent)]
     Tap(#[from] TapError),
     /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     File {
         /// What was tried.
         action: &'static str,
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A state was not saved, or not read.
     #[error("{0}")]
@@ -71,6 +71,6 @@ impl MachineError {
     /// A file that could not be read or written.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |cause| Self::File { action, path, cause }
     }
 }
