@@ -59,6 +59,19 @@ pub enum PlaceError {
         /// The other one.
         other: PathBuf,
     },
+    /// Somebody wants a new one somewhere else.
+    #[error(
+        "{image} has a sidecar already, {other}: a new one at {named} would forget what it says. Leave --sidecar out, or move \
+         it there"
+    )]
+    Elsewhere {
+        /// Which image.
+        image: PathBuf,
+        /// Where somebody wants its sidecar.
+        named: PathBuf,
+        /// Where it is.
+        other: PathBuf,
+    },
     /// One that may be another device's.
     #[error(
         "cannot serve {image} beside the sidecar {old} (if that is this device's, move it to {home}; if not, move it away)"
@@ -122,8 +135,8 @@ impl Place {
     }
 }
 
-/// Finds the sidecar of the disk at `image`, where there may be nothing yet, and reads it: at `named`, if somebody said so,
-/// else by what the image is. The disk's id and its size in bytes, as far as they are known, tell an old name's owner.
+/// Finds the sidecar of the disk at `image`, where there may be nothing yet, and reads it: at `named`, if somebody said so
+/// and no other place has one, else by what the image is. The disk's id and its size in bytes, as far as they are known, tell an old name's owner.
 /// The place is one that is sure: never [`Stray::Named`].
 pub fn look(
     image: &Path,
@@ -131,11 +144,18 @@ pub fn look(
     disk_id: Option<&str>,
     size: Option<u64>,
 ) -> Result<(Place, Option<Header>), PlaceError> {
-    let place = match named {
-        Some(path) => Place { home: path.into(), stray: None },
-        None => find(image, Path::new(DEVICE_FOLDER))?,
-    };
-    settle(image, place, disk_id, size)
+    let found = find(image, Path::new(DEVICE_FOLDER));
+    let Some(named) = named else { return settle(image, found?, disk_id, size) };
+    // Whoever cannot tell which one is right may say so.
+    let other = found.ok().filter(|place| !matches!(place.stray, Some(Stray::Named(_))));
+    match other {
+        Some(place) if !named.exists() && place.path().exists() => Err(PlaceError::Elsewhere {
+            image: image.into(),
+            named: named.into(),
+            other: place.path().into(),
+        }),
+        _ => settle(image, Place { home: named.into(), stray: None }, disk_id, size),
+    }
 }
 
 /// Finds out whose an old name is.

@@ -177,3 +177,21 @@ fn a_removed_image_takes_its_own_sidecar_along_and_no_other() {
     assert!(!sidecar.exists() && !folder.path("real/disk.raw").exists());
     remove_image(&folder.path("real/disk.raw")).unwrap();
 }
+
+#[test]
+fn what_a_sidecar_says_is_not_forgotten_by_naming_another_place() {
+    let folder = Folder::new();
+    let (image, home) = (folder.path("real/disk.raw"), folder.path("real/disk.raw.blockd"));
+    let named = folder.path("other/fast");
+    let at = |named: &Path| look(&image, Some(named), None, None);
+    assert_eq!(at(&named).unwrap(), (at_home(named.clone()), None), "the first one");
+    let fenced = Header::new("disk", 1 << 20, Role::Fenced, [0; 16]).unwrap();
+    drop(SidecarFile::create(&home, fenced.clone()).unwrap());
+    assert!(matches!(at(&named), Err(PlaceError::Elsewhere { .. })));
+    assert_eq!(at(&home).unwrap().1, Some(fenced.clone()));
+    // Moved there, it counts; and so does one of somebody who has two.
+    fs::rename(&home, &named).unwrap();
+    assert_eq!(at(&named).unwrap().1, Some(fenced.clone()));
+    drop(SidecarFile::create(&home, Header { role: Role::Primary, ..fenced.clone() }).unwrap());
+    assert_eq!(at(&named).unwrap().1, Some(fenced));
+}
