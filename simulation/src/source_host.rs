@@ -44,6 +44,9 @@ impl IntentMap for Bits {
     }
 }
 
+/// The longest request that goes to the volume as it is, in bytes.
+const PIECE_BYTES: u32 = 16 << 10;
+
 /// What a seed varies.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -344,7 +347,9 @@ impl Process {
         let mut volume = Volume::new();
         volume.attach(recorder.clone());
         let store = Arc::new(MemoryStore::new(settings.size));
-        let mut server = Server::new(Export::new("", settings.size), volume, store);
+        // Small, so that some requests are longer, and go in pieces.
+        let export = Export { block_size_max: PIECE_BYTES, ..Export::new("", settings.size) };
+        let mut server = Server::new(export, volume, store);
         let connection = server.open().expect("the first connection");
         Self {
             server,
