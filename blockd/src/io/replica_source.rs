@@ -39,6 +39,9 @@ const DIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the sender waits for a change before it looks at the stream's state again.
 const IDLE_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a replica's last words may take.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(1);
+
 /// What a stream did, for status.
 #[derive(Debug, Default)]
 pub struct StreamTotals {
@@ -177,6 +180,9 @@ impl Shared {
                 ended
             });
             let sent = self.send(&stream, &over);
+            if sent.is_err() {
+                self.wait_for_last_words(&over);
+            }
             let _ = stream.shutdown(Shutdown::Both);
             let received = receiver.join().expect("the receiver does not panic");
             match (received, sent) {
@@ -239,7 +245,17 @@ impl Shared {
         }
     }
 
+    /// A replica that goes says why, if it can: that is on its way when nothing can be sent to it any more.
+    fn wait_for_last_words(&self, over: &AtomicBool) {
+        let until = clock::now() + LAST_WORDS_WAIT;
+        while !over.load(Ordering::Acquire) && !self.stopped() && clock::now() < until {
+            let guard = self.parts.recorder.lock();
+            drop(self.parts.recorder.wait(guard, LAST_WORDS_WAIT / 50));
+        }
+    }
+
     fn receive(&self, mut stream: UnixStream) -> Ended {
+        let began = clock::now();
         loop {
             let (header, body) = match read_frame(&mut stream) {
                 Ok(Ok(frame)) => frame,
@@ -252,9 +268,8 @@ impl Shared {
             let welcomed = source.is_streaming().then(|| source.known_epoch());
             let is_settled = tracker.is_settled();
             drop(guard);
-            // A replica that fails as before welcomes the source first, and fails then.
             if result.is_ok() && (header.frame_type == FrameType::Ack || is_settled) {
-                lock(&self.parts.trouble).handle_progress();
+                lock(&self.parts.trouble).handle_progress(clock::now() - began, is_settled);
             }
             if let Some(epoch) = welcomed.filter(|_| header.frame_type == FrameType::Welcome)
                 && let Err(error) = self.welcomed(epoch)

@@ -1,7 +1,14 @@
 //! Why the stream to the replica is down.
 //!
 //! A stream that broke says little: with a full disk at the other end, every other attempt ends by "Broken pipe". So a
-//! cause that was told stays until the replica has made progress again, whatever the attempts in between end by.
+//! cause that was told stays until the replica works again, whatever the attempts in between end by. It works when it has
+//! everything, or has taken something in a session that has lasted: one whose disk is full welcomes each session, takes
+//! what needs no room, and fails then.
+
+use std::time::Duration;
+
+/// A session that has lasted for so long is one that works.
+const STEADY: Duration = Duration::from_secs(30);
 
 /// The newest trouble, or none.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +34,11 @@ impl Trouble {
         !self.is_cause && self.replace(text)
     }
 
-    /// Takes in that the replica works.
-    pub fn handle_progress(&mut self) {
-        *self = Self::default();
+    /// Takes in that the replica has taken something in a session that is `age` old, and whether it lacks nothing now.
+    pub fn handle_progress(&mut self, age: Duration, has_everything: bool) {
+        if has_everything || age >= STEADY {
+            *self = Self::default();
+        }
     }
 
     fn replace(&mut self, text: String) -> bool {
@@ -53,7 +62,13 @@ mod tests {
         assert!(!trouble.handle_cause("no space".into()));
         assert_eq!(trouble.text(), "no space");
         assert!(trouble.handle_cause("disk broken".into()));
-        trouble.handle_progress();
+        trouble.handle_progress(STEADY - Duration::from_millis(1), false);
+        assert!(!trouble.handle_symptom("broken pipe".into()));
+        assert_eq!(trouble.text(), "disk broken");
+        trouble.handle_progress(STEADY, false);
+        assert_eq!(trouble.text(), "");
+        assert!(trouble.handle_cause("disk broken".into()));
+        trouble.handle_progress(Duration::ZERO, true);
         assert_eq!(trouble.text(), "");
         assert!(trouble.handle_symptom("broken pipe".into()));
         assert_eq!(trouble.text(), "broken pipe");

@@ -250,7 +250,7 @@ impl Replication {
         to: &Path,
         compression: Compression,
     ) -> Result<Replicator, Failure> {
-        lock(&self.trouble).handle_progress();
+        *lock(&self.trouble) = Trouble::default();
         let parts = Parts {
             store: Arc::clone(&self.store),
             recorder: recorder.clone(),
