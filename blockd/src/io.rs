@@ -8,6 +8,7 @@ pub mod lock;
 pub mod listen;
 pub mod mailbox;
 pub mod memory_store;
+pub mod holders;
 pub mod file_store;
 pub mod store_call;
 pub mod ring;

@@ -61,6 +61,18 @@ pub fn root() -> Result<(), Missing> {
     Err(Missing::Denied("needs root; run `sudo -E make test`".to_owned()))
 }
 
+/// Loop devices, to be made by whoever is root where the kernel has them.
+pub fn loop_devices() -> Result<(), Missing> {
+    root()?;
+    program("losetup")?;
+    if Path::new("/dev/loop-control").exists() {
+        return Ok(());
+    }
+    Err(Missing::Denied(
+        "needs loop devices; this kernel or container gives none (/dev/loop-control)".to_owned(),
+    ))
+}
+
 /// Says that `test` is skipped, where it is seen although the test passes. Panics in CI if an
 /// installation is all that is missing.
 #[track_caller]

@@ -51,7 +51,7 @@ pub enum ThrottleFlag {
 /// Flags of `blockd serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeFlags {
-    /// The disk: a raw image file or a block device
+    /// The disk: a raw image file or a block device, which nobody else writes to
     #[arg(long, value_name = "PATH")]
     pub image: PathBuf,
     /// The UNIX socket on which the guest's QEMU finds its disk

@@ -35,9 +35,8 @@ pub struct Disk {
 
 /// Opens the disk in the role that its sidecar allows.
 pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
-    let timeout = if start.restarted { LOCK_TIMEOUT } else { FIRST_LOCK_TIMEOUT };
     let present = is_present(&serve.image)?;
-    let store = if present { Some(open_locked(serve, timeout)?) } else { None };
+    let store = if present { Some(open_locked(serve, start)?) } else { None };
     let path = sidecar_path(serve);
     let found = SidecarFile::peek(&path)?;
     let disk_id = match (&serve.disk_id, &found) {
@@ -67,7 +66,7 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         (None, sidecar::Start::Replica { size, .. }) => {
             // After the mark: an image without one would be a stranger's to the next start.
             create_sparse(&serve.image, size).context("cannot make the replica's image")?;
-            open_locked(serve, timeout)?
+            open_locked(serve, start)?
         }
         (None, sidecar::Start::Disk { .. }) => unreachable!("startup refuses a disk without an image"),
     };
@@ -84,13 +83,20 @@ fn is_present(image: &Path) -> Result<bool> {
     }
 }
 
-fn open_locked(serve: &Serve, timeout: Duration) -> Result<Arc<FileStore>> {
+fn open_locked(serve: &Serve, start: Start) -> Result<Arc<FileStore>> {
     let cache = match serve.cache {
         CacheFlag::Direct => Cache::Direct,
         CacheFlag::Buffered => Cache::Buffered,
     };
-    let store = FileStore::open(&serve.image, Options { read_only: serve.read_only, cache })?;
-    store.lock(timeout)?;
+    let options = Options { read_only: serve.read_only, cache };
+    let store = if start.restarted {
+        // A guest that runs waits for its disk: who wrote beside the daemon before is no reason to keep it from it now.
+        let store = FileStore::open_within(&serve.image, options, LOCK_TIMEOUT)?;
+        store.lock(LOCK_TIMEOUT)?;
+        store
+    } else {
+        FileStore::open_alone(&serve.image, options, FIRST_LOCK_TIMEOUT)?
+    };
     Ok(Arc::new(store))
 }
 
