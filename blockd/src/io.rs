@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod memory_store;
 pub mod holders;
 pub mod file_store;
+pub mod image_ends;
 pub mod store_call;
 pub mod ring;
 pub mod pool;

@@ -6,6 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::size::parse_size;
 
+/// What the bytes of an image are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatFlag {
+    /// The disk's own.
+    Raw,
+}
+
 /// Whether the page cache is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CacheFlag {
@@ -66,6 +73,9 @@ pub struct ServeFlags {
     /// Refuse writes
     #[arg(long)]
     pub read_only: bool,
+    /// Serve an image's bytes as they are, also where they look like qcow2 or the like
+    #[arg(long, value_enum)]
+    pub format: Option<FormatFlag>,
     /// Whether reads and writes go through the host's page cache
     #[arg(long, value_enum, default_value_t = CacheFlag::Buffered)]
     pub cache: CacheFlag,

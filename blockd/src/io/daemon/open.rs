@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tracing::{info, warn};
 
 use super::Start;
 use crate::config::{CacheFlag, Serve};
 use crate::io::file_store::{Cache, FileStore, Options, create_sparse};
+use crate::io::image_ends::ImageEnds;
 use crate::io::sidecar_file::{SidecarBits, SidecarFile, boot_id, default_path};
 use crate::sidecar::{self, Asked, Header, ImageState, Recovery, Role, startup};
 use crate::store::BlockStore;
@@ -21,6 +22,9 @@ use crate::store::BlockStore;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where none is known of.
 const FIRST_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What disks are made of for a guest, in bytes.
+const SECTOR_BYTES: u64 = 512;
 
 /// A disk that this daemon may serve.
 pub struct Disk {
@@ -57,6 +61,9 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
     let decided = startup(found.as_ref(), image, asked, &disk_id)
         .with_context(|| format!("cannot serve {} (sidecar {})", serve.image.display(), path.display()))?;
     log_start(decided);
+    if found.is_none() && !start.restarted && matches!(decided, sidecar::Start::Disk { .. }) {
+        check_format(serve)?;
+    }
     if serve.read_only {
         return read_only(store, found, &disk_id);
     }
@@ -97,7 +104,32 @@ fn open_locked(serve: &Serve, start: Start) -> Result<Arc<FileStore>> {
     } else {
         FileStore::open_alone(&serve.image, options, FIRST_LOCK_TIMEOUT)?
     };
+    warn_of_a_part_of_a_sector(store.geometry().size);
     Ok(Arc::new(store))
+}
+
+/// Of an image that becomes a disk here: later it holds what the guest has written, which is nobody's business.
+fn check_format(serve: &Serve) -> Result<()> {
+    let image = serve.image.display();
+    let ends = ImageEnds::of(&serve.image).with_context(|| format!("cannot look at {image}"))?;
+    if let (Some(format), None) = (ends.format, serve.format) {
+        bail!(
+            "{image} is a {format} image by its own word, and would be served byte by byte, which is no disk; convert \
+             it first (qemu-img convert -O raw IMAGE NEW), or say --format raw if these are the disk's own bytes"
+        );
+    }
+    Ok(())
+}
+
+/// NBD has disks of any size, and clients that take them as they are. QEMU shows a guest whole sectors.
+fn warn_of_a_part_of_a_sector(size_bytes: u64) {
+    let shown_bytes = size_bytes.next_multiple_of(SECTOR_BYTES);
+    if shown_bytes != size_bytes {
+        warn!(
+            size_bytes,
+            shown_bytes, "QEMU shows a guest more than there is of this disk: writes to its last sector fail"
+        );
+    }
 }
 
 fn sidecar_path(serve: &Serve) -> PathBuf {
