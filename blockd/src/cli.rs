@@ -29,6 +29,9 @@ Examples:
     blockd serve --image copy.raw --size 10G --disk-id web --replica /run/copy.rep \\
       --nbd /run/copy.nbd --control /run/copy.ctl
 
+An image has one who writes to it: one that anybody else writes to, or a device that is mounted, is refused, and
+QEMU and its tools do not open the one that is served but to read it.
+
 A small parent process holds the sockets and starts the daemon again if it dies; the guest only
 waits. It passes SIGTERM and SIGINT on. With --no-supervisor somebody else has to do that.
 

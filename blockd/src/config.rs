@@ -19,7 +19,7 @@ use throttle::policy::{Fixed, Paper, PaperConfig, Unthrottled};
 
 use crate::sidecar::{DISK_ID_BYTES_MAX, InvalidName, check_disk_id};
 
-pub use flags::{CacheFlag, ConfineFlag, DataPlaneFlag, ServeFlags, ThrottleFlag};
+pub use flags::{CacheFlag, ConfineFlag, DataPlaneFlag, FormatFlag, ServeFlags, ThrottleFlag};
 pub use size::{InvalidSize, parse_size};
 
 /// The smallest batch for a replica in bytes: smaller ones do not compress.
@@ -42,6 +42,8 @@ pub struct Serve {
     pub export: String,
     /// Refuse writes.
     pub read_only: bool,
+    /// Said, and not to be guessed; none: an image that says that it has another format is refused.
+    pub format: Option<FormatFlag>,
     /// Page cache or not.
     pub cache: CacheFlag,
     /// Who moves the bytes.
@@ -185,6 +187,7 @@ impl TryFrom<ServeFlags> for Serve {
             control: flags.control,
             export: flags.export,
             read_only: flags.read_only,
+            format: flags.format,
             cache: flags.cache,
             data_plane: flags.data_plane,
             confine: flags.confine,
@@ -314,6 +317,7 @@ mod tests {
             ("--throttle fixed --throttle-threshold 5", "needs --throttle paper"),
             ("--throttle fixed --throttle-delay-us 0", "--throttle-delay-us must be from 1"),
             ("--cache none", "possible values"),
+            ("--format qcow2", "possible values: raw"),
         ];
         for (added, named) in cases {
             let text = meant(added).unwrap_err();

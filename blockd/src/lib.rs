@@ -14,6 +14,7 @@ pub mod op;
 pub mod server;
 pub mod volume;
 pub mod store;
+pub mod image_format;
 pub mod recorder;
 pub mod rules;
 pub mod order;

@@ -99,6 +99,9 @@ pub struct Disk {
     /// Both hosts see the very same image: it is not copied.
     #[serde(default)]
     pub shared: bool,
+    /// "raw": the bytes of the image are the disk's, whatever they look like. Needed where they look like another format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
 }
 
 /// One network card.
@@ -132,6 +135,14 @@ impl Guest {
     pub fn check(&self) -> Result<(), Vec<String>> {
         let faults = check::faults(self);
         if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// The description for another host. What only says how an image of this host is to be read stays here: the other
+    /// makes its own, and a host of version 0.1.0 ends the link when it hears of it.
+    pub fn for_a_peer(&self) -> Self {
+        let mut guest = self.clone();
+        guest.disks.iter_mut().for_each(|disk| disk.format = None);
+        guest
     }
 
     /// The name that a disk has at every host (`blockd --disk-id`).

@@ -12,6 +12,7 @@
 pub mod quantity;
 pub mod transport;
 pub mod guest;
+pub mod image;
 pub mod config;
 pub mod qemu;
 pub mod qmp;

@@ -89,7 +89,12 @@ impl Recipe {
     /// The guest's description for `migrated run`. Images are `NAME.raw` and `NAME-b.raw`, the kernel is `vmlinuz`,
     /// its first file system `initramfs`.
     pub fn guest(&self) -> Guest {
-        let disk = |id: &str, image: String| Disk { id: id.to_owned(), image: image.into(), shared: false };
+        let disk = |id: &str, image: String| Disk {
+            id: id.to_owned(),
+            image: image.into(),
+            shared: false,
+            format: None,
+        };
         let mut disks = vec![disk("vda", format!("{}.raw", self.name))];
         disks.extend(self.second_disk_mib.map(|_| disk("vdb", format!("{}-b.raw", self.name))));
         let append =

@@ -61,14 +61,16 @@ pub fn root() -> Result<(), Missing> {
     Err(Missing::Denied("needs root; run `sudo -E make test`".to_owned()))
 }
 
-/// Block devices made of files.
+/// Loop devices, to be made by whoever is root where the kernel has them.
 pub fn loop_devices() -> Result<(), Missing> {
     root()?;
     program("losetup")?;
     if Path::new("/dev/loop-control").exists() {
         return Ok(());
     }
-    Err(Missing::Denied("this machine has no loop devices".to_owned()))
+    Err(Missing::Denied(
+        "needs loop devices; this kernel or container gives none (/dev/loop-control)".to_owned(),
+    ))
 }
 
 /// Says that `test` is skipped, where it is seen although the test passes. Panics in CI if an

@@ -6,6 +6,13 @@ use clap::{Args, ValueEnum};
 
 use super::size::parse_size;
 
+/// What the bytes of an image are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatFlag {
+    /// The disk's own.
+    Raw,
+}
+
 /// Whether the page cache is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CacheFlag {
@@ -51,7 +58,7 @@ pub enum ThrottleFlag {
 /// Flags of `blockd serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeFlags {
-    /// The disk: a raw image file or a block device
+    /// The disk: a raw image file or a block device, which nobody else writes to
     #[arg(long, value_name = "PATH")]
     pub image: PathBuf,
     /// The UNIX socket on which the guest's QEMU finds its disk
@@ -66,6 +73,9 @@ pub struct ServeFlags {
     /// Refuse writes
     #[arg(long)]
     pub read_only: bool,
+    /// Serve an image's bytes as they are, also where they look like qcow2 or the like
+    #[arg(long, value_enum)]
+    pub format: Option<FormatFlag>,
     /// Whether reads and writes go through the host's page cache
     #[arg(long, value_enum, default_value_t = CacheFlag::Buffered)]
     pub cache: CacheFlag,

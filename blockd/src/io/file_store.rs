@@ -11,18 +11,20 @@
 //! not support is done another way or, where it is advice, not done; nothing of this is an error. A device discards
 //! and zeroes whole sectors only: what is left at both ends is written, or not trimmed.
 //!
-//! D12: [`FileStore::lock`] locks one byte of the very description that all I/O goes through, also
-//! that of the ring. The kernel keeps the description alive while a request on it is in flight, so
-//! a successor gets the lock only after the last write of its dead predecessor.
+//! D12: [`FileStore::lock`] locks the very description that all I/O goes through, also that of the
+//! ring. The kernel keeps the description alive while a request on it is in flight, so a successor
+//! gets the lock only after the last write of its dead predecessor. A device is opened exclusively,
+//! which the same description holds.
 //!
-//! Refuses files that are no disks, sizes that direct I/O could not reach, and images that another
-//! process serves. Does not know roles or sidecars.
+//! Refuses files that are no disks, sizes that direct I/O could not reach, and images that anybody
+//! else has. Does not know roles or sidecars.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -31,8 +33,10 @@ use thiserror::Error;
 
 use crate::buffer::{PAGE_BYTES, PageBuf};
 use crate::extent::Extent;
+use crate::io::holders::Holders;
 use crate::store::{Allocation, BlockStore, Geometry, Trimmed};
 
+mod lease;
 mod image_lock;
 pub mod mark;
 
@@ -78,6 +82,16 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// A device that somebody has for himself.
+    #[error(
+        "the device {path} is in use by {by}; unmount it, or take it out of what is made of it, or end what holds it"
+    )]
+    Busy {
+        /// Which device.
+        path: PathBuf,
+        /// Who has it.
+        by: Holders,
+    },
     /// A directory, a socket, a terminal…
     #[error("{path} is neither a regular file nor a block device")]
     NotADisk {
@@ -111,14 +125,18 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Opens an existing file or device.
+    /// Opens an existing file or device; a device exclusively.
     pub fn open(path: &Path, options: Options) -> Result<Self, OpenError> {
+        Self::open_within(path, options, Duration::ZERO)
+    }
+
+    fn open_once(path: &Path, options: Options) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Open { path: path.into(), source };
         let kind = std::fs::metadata(path).map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenError::NotADisk { path: path.into() });
         }
-        let file = open_file(path, options)?;
+        let file = open_file(path, options, kind.is_block_device())?;
         // The end by seeking works for files and devices alike.
         let size = lseek64(&file, 0, Whence::SeekEnd).map_err(|e| failed(e.into()))? as u64;
         let sector_bytes = if kind.is_block_device() { logical_block_bytes(&file) } else { 1 };
@@ -311,17 +329,22 @@ pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn open_file(path: &Path, options: Options) -> Result<File, OpenError> {
+fn open_file(path: &Path, options: Options, is_device: bool) -> Result<File, OpenError> {
     let mut how = OpenOptions::new();
     how.read(true).write(!options.read_only);
-    if options.cache == Cache::Direct {
-        how.custom_flags(libc::O_DIRECT);
-    }
+    let direct = if options.cache == Cache::Direct { libc::O_DIRECT } else { 0 };
+    // Of a file it would mean something else.
+    let exclusive = if is_device { libc::O_EXCL } else { 0 };
+    how.custom_flags(direct | exclusive);
     how.open(path).map_err(|source| {
         if options.cache == Cache::Direct && source.raw_os_error() == Some(libc::EINVAL) {
             return OpenError::DirectRefused { path: path.into(), source };
         }
-        OpenError::Open { path: path.into(), source }
+        match source.kind() {
+            // Who it is, is looked up once waiting is over.
+            io::ErrorKind::ResourceBusy => OpenError::Busy { path: path.into(), by: Holders::default() },
+            _ => OpenError::Open { path: path.into(), source },
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! Gives a disk up that no daemon serves: its sidecar says so from then on, and every later start obeys (D11).
 //!
-//! Takes the image's lock meanwhile (D12): of a disk that is being served the daemon has to be told.
+//! Takes the daemons' lock of the image meanwhile (D12): of a disk that is being served the daemon has to be told. Whoever
+//! else has the image stops nothing: not a byte of it is written, and to say that it is given up is then as right.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub fn revoke(image: &Path, disk_id: &str, generation: u64, moved_to: &str) -> R
 }
 
 fn locked(image: &Path, timeout: Duration) -> Result<FileStore> {
-    let store = FileStore::open(image, Options { read_only: false, cache: Cache::Buffered })?;
-    store.lock(timeout)?;
+    let store = FileStore::open_within(image, Options { read_only: false, cache: Cache::Buffered }, timeout)?;
+    store.lock_against_daemons(timeout)?;
     Ok(store)
 }
 

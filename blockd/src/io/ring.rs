@@ -284,6 +284,10 @@ impl Plane<'_> {
             self.queue.wait(None)?;
             self.handle_completions()?;
         }
+        if self.disk.fd().is_some() {
+            // The kernel takes a ring apart some time after its process has ended, and the image's locks would stay so long.
+            self.queue.register(FILE_DISK, -1)?;
+        }
         Ok(())
     }
 }

@@ -163,8 +163,18 @@ impl Faults {
             self.check(images.insert(&disk.image), || {
                 format!("disk {}: image {:?} belongs to another disk already", disk.id, disk.image)
             });
+            self.format(disk);
         }
         self.nics(nics);
+    }
+
+    fn format(&mut self, disk: &Disk) {
+        let Some(format) = disk.format.as_deref().filter(|format| *format != "raw") else { return };
+        self.0.push(format!(
+            "disk {}: format {format:?} is not there yet, only \"raw\" is; convert the image (qemu-img convert -O raw), and \
+             leave the key out",
+            disk.id
+        ));
     }
 
     fn nics(&mut self, nics: &[Nic]) {
@@ -260,6 +270,16 @@ dns_name = "web.example.org"
     }
 
     #[test]
+    fn how_an_image_is_read_is_said_here_and_to_no_other_host() {
+        let text = WHOLE.replacen("\"web.raw\"", "\"web.raw\"\nformat = \"raw\"", 1);
+        let guest = Guest::parse(&text).unwrap();
+        assert_eq!(guest.disks[0].format.as_deref(), Some("raw"));
+        assert_eq!(Guest::parse(&toml::to_string(&guest).unwrap()).unwrap(), guest);
+        assert_eq!(guest.for_a_peer(), Guest::parse(WHOLE).unwrap());
+        assert!(!serde_json::to_string(&guest.for_a_peer()).unwrap().contains("format"));
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_with_its_line() {
         let error = Guest::parse("name = \"web\"\nmemory_mib = 1\ncommand = \"rm\"\n").unwrap_err();
         assert!(
@@ -297,6 +317,16 @@ dns_name = "web.example.org"
             ("52:54:00:12:34:56", "52:54:00:12:34", "nic net0: mac"),
             ("52:54:00:12:34:56", "01:54:00:12:34:56", "nic net0: mac"),
             ("52:54:00:12:34:56", "52:54:00:12:34:56,x=y", "nic net0: mac"),
+            (
+                "image = \"web.raw\"",
+                "image = \"web.raw\"\nformat = \"qcow2\"",
+                "disk root: format \"qcow2\" is not there",
+            ),
+            (
+                "image = \"web.raw\"",
+                "image = \"web.raw\"\nformat = \"\"",
+                "disk root: format \"\" is not there",
+            ),
             ("\"lan\"", "\"a b\"", "nic net0: bridge"),
             ("\"10.1.0.7\"", "\"224.0.0.1\"", "nic net0: 224.0.0.1"),
             ("web.example.org", "web example", "nic net0: dns_name"),

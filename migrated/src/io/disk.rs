@@ -322,9 +322,13 @@ fn words(name: &str, role: &Role, places: &Places) -> Vec<OsString> {
     for (flag, path) in [("--image", &places.image), ("--nbd", &places.nbd), ("--control", &places.control)] {
         words.extend([flag.into(), path.into()]);
     }
-    if let Role::Replica { size_bytes } = role {
-        let size = size_bytes.to_string();
-        words.extend(["--replica".into(), places.replica.clone().into(), "--size".into(), size.into()]);
+    match role {
+        // What the image looks like was looked at, with the guest's description at hand.
+        Role::Primary => words.extend(["--format".into(), "raw".into()]),
+        Role::Replica { size_bytes } => {
+            let size = size_bytes.to_string();
+            words.extend(["--replica".into(), places.replica.clone().into(), "--size".into(), size.into()]);
+        }
     }
     words
 }

@@ -12,6 +12,7 @@
 //! All of it outlives this program, which only holds the ends. Nothing here decides where a guest should be.
 
 mod error;
+mod images;
 mod layout;
 mod parts;
 mod saved;
@@ -96,6 +97,9 @@ impl Machine {
         let layout = Layout::of(config, guest)?;
         if listens(&layout.monitor()).await {
             return Err(MachineError::Running(guest.name.clone()));
+        }
+        if how != Start::Incoming {
+            images::check(config, guest)?;
         }
         let accelerator = host::accelerator(config, guest.accel).await?;
         layout.make()?;

@@ -10,6 +10,7 @@
 //! terminals: none of them may be what it likes.
 
 use crate::guest::DEVICES_MAX;
+use crate::image::size_fault;
 use crate::report::Report;
 use crate::status::Status;
 
@@ -107,6 +108,7 @@ impl Reserve {
                     disk.id, disk.size_bytes, disk.allocated_bytes
                 ));
             }
+            faults.extend(size_fault(disk.size_bytes).map(|fault| format!("disk {}: {fault}", disk.id)));
         }
         let files = self.guest.boot.as_ref().map_or(0, |boot| 1 + usize::from(boot.initrd.is_some()));
         let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -8,6 +8,7 @@ mod supervisor;
 mod recording;
 mod data_plane;
 mod foreign_clients;
+mod image_in_use;
 mod replica_process;
 mod guest_disk;
 mod bench_smoke;

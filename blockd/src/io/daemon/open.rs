@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::Start;
 use crate::config::{CacheFlag, Serve};
 use crate::io::file_store::{Cache, FileStore, Options, create_sparse};
+use crate::io::image_ends::ImageEnds;
 use crate::io::sidecar_file::{SidecarBits, SidecarFile, boot_id};
 use crate::io::sidecar_place::{Place, Stray, look, mark_image};
 use crate::sidecar::{self, Asked, Header, ImageState, Recovery, Role, startup};
@@ -22,6 +23,9 @@ use crate::store::BlockStore;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where none is known of.
 const FIRST_LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What disks are made of for a guest, in bytes.
+const SECTOR_BYTES: u64 = 512;
 
 /// A disk that this daemon may serve.
 pub struct Disk {
@@ -36,9 +40,8 @@ pub struct Disk {
 
 /// Opens the disk in the role that its sidecar allows.
 pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
-    let timeout = if start.restarted { LOCK_TIMEOUT } else { FIRST_LOCK_TIMEOUT };
     let present = is_present(&serve.image)?;
-    let store = if present { Some(open_locked(serve, timeout)?) } else { None };
+    let store = if present { Some(open_locked(serve, start)?) } else { None };
     let size = store.as_ref().map(|store| store.geometry().size);
     let (place, found) = look(&serve.image, serve.sidecar.as_deref(), serve.disk_id.as_deref(), size)?;
     let disk_id = match (&serve.disk_id, &found) {
@@ -60,6 +63,9 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         format!("cannot serve {} (sidecar {})", serve.image.display(), place.path().display())
     })?;
     log_start(decided);
+    if found.is_none() && !start.restarted && matches!(decided, sidecar::Start::Disk { .. }) {
+        check_format(serve)?;
+    }
     if serve.read_only {
         return read_only(store, found, &disk_id);
     }
@@ -70,7 +76,7 @@ pub fn open(serve: &Serve, start: Start) -> Result<Disk> {
         (None, sidecar::Start::Replica { size, .. }) => {
             // After the mark: an image without one would be a stranger's to the next start.
             create_sparse(&serve.image, size).context("cannot make the replica's image")?;
-            open_locked(serve, timeout)?
+            open_locked(serve, start)?
         }
         (None, sidecar::Start::Disk { .. }) => unreachable!("startup refuses a disk without an image"),
     };
@@ -88,13 +94,21 @@ fn is_present(image: &Path) -> Result<bool> {
     }
 }
 
-fn open_locked(serve: &Serve, timeout: Duration) -> Result<Arc<FileStore>> {
+fn open_locked(serve: &Serve, start: Start) -> Result<Arc<FileStore>> {
     let cache = match serve.cache {
         CacheFlag::Direct => Cache::Direct,
         CacheFlag::Buffered => Cache::Buffered,
     };
-    let store = FileStore::open(&serve.image, Options { read_only: serve.read_only, cache })?;
-    store.lock(timeout)?;
+    let options = Options { read_only: serve.read_only, cache };
+    let store = if start.restarted {
+        // A guest that runs waits for its disk: who wrote beside the daemon before is no reason to keep it from it now.
+        let store = FileStore::open_within(&serve.image, options, LOCK_TIMEOUT)?;
+        store.lock(LOCK_TIMEOUT)?;
+        store
+    } else {
+        FileStore::open_alone(&serve.image, options, FIRST_LOCK_TIMEOUT)?
+    };
+    warn_of_a_part_of_a_sector(store.geometry().size);
     Ok(Arc::new(store))
 }
 
@@ -109,6 +123,30 @@ fn check_names(serve: &Serve, place: &Place, found: Option<&Header>) -> Result<(
          a disk that moved away would be served by its other name. Remove the other names, or say --sidecar at every start",
         serve.image.display()
     )
+}
+
+/// Of an image that becomes a disk here: later it holds what the guest has written, which is nobody's business.
+fn check_format(serve: &Serve) -> Result<()> {
+    let image = serve.image.display();
+    let ends = ImageEnds::of(&serve.image).with_context(|| format!("cannot look at {image}"))?;
+    if let (Some(format), None) = (ends.format, serve.format) {
+        bail!(
+            "{image} is a {format} image by its own word, and would be served byte by byte, which is no disk; convert \
+             it first (qemu-img convert -O raw IMAGE NEW), or say --format raw if these are the disk's own bytes"
+        );
+    }
+    Ok(())
+}
+
+/// NBD has disks of any size, and clients that take them as they are. QEMU shows a guest whole sectors.
+fn warn_of_a_part_of_a_sector(size_bytes: u64) {
+    let shown_bytes = size_bytes.next_multiple_of(SECTOR_BYTES);
+    if shown_bytes != size_bytes {
+        warn!(
+            size_bytes,
+            shown_bytes, "QEMU shows a guest more than there is of this disk: writes to its last sector fail"
+        );
+    }
 }
 
 fn log_start(decided: sidecar::Start) {

@@ -1,7 +1,6 @@
-//! Raw files as they are: sparse, locked, buffered and direct.
+//! Raw files as they are: sparse, buffered and direct.
 
 use std::os::unix::fs::MetadataExt;
-use std::time::Duration;
 
 use super::*;
 use crate::io::scratch::Scratch;
@@ -140,35 +139,6 @@ fn a_directory_is_no_disk() {
     let scratch = Scratch::new();
     let refused = FileStore::open(&scratch.path(""), Options { read_only: true, cache: Cache::Buffered });
     assert!(matches!(refused, Err(OpenError::NotADisk { .. })));
-}
-
-#[test]
-fn a_second_daemon_does_not_get_the_image_until_the_first_is_gone() {
-    let scratch = Scratch::new();
-    let path = image(&scratch, 4096);
-    let first = open(&path, Cache::Buffered);
-    first.lock(Duration::ZERO).unwrap();
-    // Another description of the same file in the same process is as foreign as another process.
-    let second = open(&path, Cache::Buffered);
-    let refused = second.lock(Duration::from_millis(30)).unwrap_err();
-    assert!(refused.to_string().contains("another blockd serves"), "{refused}");
-    // D12: the description lives on in a duplicate, as it does in a request in flight.
-    let in_flight = first.file.try_clone().unwrap();
-    drop(first);
-    assert!(second.lock(Duration::ZERO).is_err());
-    drop(in_flight);
-    second.lock(Duration::from_secs(10)).unwrap();
-}
-
-#[test]
-fn readers_share_an_image_and_keep_writers_out() {
-    let scratch = Scratch::new();
-    let path = image(&scratch, 4096);
-    let reader = || FileStore::open(&path, Options { read_only: true, cache: Cache::Buffered }).unwrap();
-    let (first, second) = (reader(), reader());
-    first.lock(Duration::ZERO).unwrap();
-    second.lock(Duration::ZERO).unwrap();
-    assert!(open(&path, Cache::Buffered).lock(Duration::ZERO).is_err());
 }
 
 #[test]

@@ -34,6 +34,9 @@ pub enum MachineError {
     /// A path of the description is not to be had.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// Images are no disks for it.
+    #[error("{}", .0.join("; "))]
+    Images(Vec<String>),
     /// The user that QEMU shall run as is not to be had.
     #[error(transparent)]
     User(#[from] RunAsError),

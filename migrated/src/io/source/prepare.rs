@@ -232,7 +232,7 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
     Ok(Reserve {
         migration: context.handle.id().to_owned(),
         generation,
-        guest: context.guest.clone(),
+        guest: context.guest.for_a_peer(),
         disks,
         boot_digests: digests(context)?,
         qemu_version: context.machine.qmp().version().to_string(),

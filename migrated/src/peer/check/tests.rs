@@ -35,7 +35,7 @@ fn call(request: Request) -> Result<Call, String> {
 fn each_field_of_a_reservation_that_is_out_of_bounds_is_named() {
     assert_eq!(reserve().faults(), [""; 0]);
     type Change = fn(&mut Reserve);
-    let cases: [(&str, Change); 17] = [
+    let cases: [(&str, Change); 19] = [
         ("migration: \"\"", |one| one.migration.clear()),
         ("migration: \"../../etc/x\"", |one| one.migration = "../../etc/x".into()),
         ("migration: \"a\\0\"", |one| one.migration = "a\0".into()),
@@ -49,6 +49,8 @@ fn each_field_of_a_reservation_that_is_out_of_bounds_is_named() {
         ("disk \"root\": 0 bytes", |one| one.disks[0].size_bytes = 0),
         ("disk \"root\":", |one| one.disks[0].size_bytes = u64::MAX),
         ("disk \"root\":", |one| one.disks[0].allocated_bytes = u64::MAX),
+        ("disk root: it has 1073741825 bytes", |one| one.disks[0].size_bytes += 1),
+        ("truncate -s 1073741824", |one| one.disks[0].size_bytes -= 511),
         ("boot_digests:", |one| one.boot_digests.push("a".repeat(64))),
         ("boot_digests:", |one| one.boot_digests[0].push('\u{1b}')),
         ("qemu_version:", |one| one.qemu_version = "\u{1b}[2J".into()),

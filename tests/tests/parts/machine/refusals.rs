@@ -29,12 +29,24 @@ async fn what_cannot_start_says_why_and_leaves_nothing() {
     let mut odd = ground.guest("boot");
     odd.boot.as_mut().unwrap().kernel = "nothing".into();
     cases.push((odd, "no such file"));
+    ground.scratch.sparse("images/odd.raw", (16 << 20) - 511);
+    cases.push((ground.description("odd"), "truncate -s 16777216"));
+    let qcow2 = ground.image("qcow2");
+    fs::write(&qcow2, [b"QFI\xfb\0\0\0\x03".as_slice(), &[0; 4088]].concat()).unwrap();
+    cases.push((ground.description("qcow2"), "a qcow2 image by its own word"));
     for (guest, reason) in cases {
         let refused =
             Machine::start(&ground.config, &guest, Start::Boot, DiskRoles::Primary).await.unwrap_err();
         assert!(refused.to_string().contains(reason), "{reason}: {refused}");
         ground.assert_clean(&guest.name);
     }
+    // By the description's word these bytes are the disk's, and blockd takes them as such: QEMU is what refuses.
+    let mut said = ground.description("qcow2");
+    said.disks[0].format = Some("raw".into());
+    said.cpu = "Skylake-Server".into();
+    let refused = Machine::start(&ground.config, &said, Start::Boot, DiskRoles::Primary).await.unwrap_err();
+    assert!(refused.to_string().contains("avx512f"), "{refused}");
+    assert!(SidecarFile::peek(&qcow2.with_file_name("qcow2.raw.blockd")).unwrap().is_some());
 }
 
 /// S0-29 to S0-33: all reasons at once, from what the host really is.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{DataPlaneFlag, Deltas, ReplicaTarget, Throttle};
+use crate::config::{DataPlaneFlag, Deltas, FormatFlag, ReplicaTarget, Throttle};
 use crate::io::scratch::Scratch;
 use crate::sidecar::Refusal;
 
@@ -19,6 +19,7 @@ fn serve(scratch: &Scratch) -> Serve {
         control: scratch.path("control"),
         export: String::new(),
         read_only: false,
+        format: None,
         cache: CacheFlag::Buffered,
         data_plane: DataPlaneFlag::Auto,
         confine: crate::config::ConfineFlag::Off,
@@ -123,6 +124,53 @@ fn bits_are_kept_within_a_boot_and_all_set_after_another_while_recording() {
     remember(&serve, |header| header.boot_id = [0; 16]);
     let after = open(&serve, FIRST).unwrap();
     assert_eq!((count(&after), after.header.boot_id), (SIZE / 4096, boot_id().unwrap()));
+}
+
+#[test]
+fn an_image_of_another_format_becomes_no_disk_unless_its_bytes_are_said_to_be_the_disks() {
+    let scratch = Scratch::new();
+    let disk = serve(&scratch);
+    create_sparse(&disk.image, SIZE).unwrap();
+    let write = |bytes: &[u8]| {
+        FileStore::open(&disk.image, Options { read_only: false, cache: Cache::Buffered })
+            .unwrap()
+            .write_at(bytes, 0, true)
+            .unwrap();
+    };
+    write(b"QFI\xfb\0\0\0\x03");
+    for read_only in [false, true] {
+        let asked = Serve { read_only, ..disk.clone() };
+        let refused = format!("{:#}", open(&asked, FIRST).err().expect("a refusal"));
+        assert!(refused.contains("qcow2") && refused.contains("--format raw"), "{refused}");
+        assert!(!sidecar_path(&disk).exists(), "it has not become a disk");
+    }
+    drop(open(&Serve { format: Some(FormatFlag::Raw), ..disk.clone() }, FIRST).unwrap());
+    // It is a disk now, and what is in it is the guest's business.
+    drop(open(&disk, FIRST).unwrap());
+    write(b"KDMV");
+    drop(open(&disk, FIRST).unwrap());
+}
+
+#[test]
+fn a_copy_may_begin_with_whatever_the_guest_has_written() {
+    let scratch = Scratch::new();
+    let disk = serve(&scratch);
+    let replica = as_replica(disk.clone(), Some(SIZE));
+    drop(open(&replica, FIRST).unwrap());
+    std::fs::write(&disk.image, [b"QFI\xfb\0\0\0\x03".to_vec(), vec![0; SIZE as usize - 8]].concat())
+        .unwrap();
+    remember(&disk, |header| header.role = Role::Promoted);
+    assert_eq!(open(&disk, FIRST).unwrap().header.role, Role::Promoted);
+}
+
+#[test]
+fn a_disk_of_any_size_is_served_in_its_own_size() {
+    for size in [1, 511, 512, 513, 4095, 1_000_001] {
+        let scratch = Scratch::new();
+        let disk = serve(&scratch);
+        create_sparse(&disk.image, size).unwrap();
+        assert_eq!(open(&disk, FIRST).unwrap().store.geometry().size, size);
+    }
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub fn guest() -> Guest {
             append: "console=ttyS0".into(),
         }),
         disks: vec![
-            Disk { id: "root".into(), image: "web.raw".into(), shared: false },
-            Disk { id: "iso".into(), image: "tools.iso".into(), shared: true },
+            Disk { id: "root".into(), image: "web.raw".into(), shared: false, format: None },
+            Disk { id: "iso".into(), image: "tools.iso".into(), shared: true, format: None },
         ],
         nics: vec![
             Nic {
@@ -47,7 +47,7 @@ pub fn guest() -> Guest {
 
 /// A guest that has nothing but what it must have.
 pub fn plain_guest() -> Guest {
-    let disks = vec![Disk { id: "root".into(), image: "mail.raw".into(), shared: false }];
+    let disks = vec![Disk { id: "root".into(), image: "mail.raw".into(), shared: false, format: None }];
     let guest =
         Guest { name: "mail".into(), accel: Accel::Auto, boot: None, disks, nics: Vec::new(), ..guest() };
     Guest { memory_mib: 128, vcpus: 1, ..guest }
