@@ -17,6 +17,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod phase;
 pub mod report;
+pub mod costs;
 pub mod status;
 pub mod progress;
 pub mod render;

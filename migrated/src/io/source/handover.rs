@@ -118,7 +118,7 @@ async fn ask(context: &Arc<Context>) -> Result<bool> {
 fn note(context: &Arc<Context>, taken: bool, running: bool) {
     context.event(if taken { "commitment: taken" } else { "commitment: not taken" });
     if taken && running {
-        context.known().running_at.get_or_insert_with(std::time::Instant::now);
+        context.note_running();
         context.heard.send_modify(|heard| heard.running = true);
     }
 }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::{sleep, timeout};
 
-use super::context::{Context, Departure};
+use super::context::Context;
+use super::departure::Departure;
 use super::path;
 use super::prepare::control;
 use super::start::limits;
@@ -73,6 +74,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         generation,
         is_taken_back,
         to_home,
+        costs,
     } = departure;
     let peer = site.link.peers.by_name(&to).ok_or_else(|| {
         let message = format!("guest {guest:?} was on its way to {to:?}, which is not paired any more");
@@ -81,7 +83,9 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
     let guest = claim.known().record.guest;
     let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(bandwidth_bytes_per_s);
     let handle = site.migrations.begin(status)?;
-    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
+    let mut context = Context::new(Arc::clone(site), handle, machine, guest, peer, options);
+    context.go_on_with(costs);
+    let context = Arc::new(context);
     {
         let mut known = context.known();
         known.ran = ran;

@@ -15,7 +15,7 @@ use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
 use crate::qmp::{IO_ERROR, MigrateInfo};
-use crate::report::Undone;
+use crate::report::{PauseEnd, Undone};
 use crate::trouble::of_the_guest;
 
 /// Between two attempts.
@@ -51,6 +51,7 @@ pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
 pub async fn retreat(context: &Arc<Context>) -> Result<()> {
     let (link, carriers) = {
         let mut known = context.known();
+        known.count_carried();
         known.client = None;
         (known.link.take(), std::mem::take(&mut known.carriers))
     };
@@ -69,19 +70,24 @@ pub async fn retreat(context: &Arc<Context>) -> Result<()> {
     }
     path::remove(context).await?;
     let mut known = context.known();
-    known.paused_at = None;
+    known.costs.pauses.begin_again();
     known.reserved = None;
     known.seals.clear();
-    known.round_trips = 0;
     // Of a number that no link has: what the old one says is not heard any more.
     known.links += 1;
     context.heard.send_replace(Heard::default());
+    drop(known);
+    context.keep_costs();
     Ok(())
 }
 
 /// Closes the memory's way, so that QEMU is not stuck in a write while it is told to stop.
 fn stop_memory(context: &Arc<Context>) {
-    let ram = context.known().ram.take();
+    let ram = {
+        let mut known = context.known();
+        known.count_carried();
+        known.ram.take()
+    };
     if let Some(ram) = ram {
         ram.stop();
         context.undone(Undone::MemoryGivenUp);
@@ -101,6 +107,7 @@ fn say_trouble(context: &Arc<Context>, error: &anyhow::Error) {
 /// The guest, as it was.
 async fn guest(context: &Arc<Context>) -> Result<()> {
     if context.machine.has_ended() {
+        context.known().costs.pauses.end(PauseEnd::Ended, context.now());
         return Ok(());
     }
     // Before QEMU is told to give up: it goes on by itself then, and a write must find its disk.
@@ -119,6 +126,7 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
         qmp.cont().await?;
     }
     let state = qmp.state().await?;
+    let was_paused = matches!(state.as_str(), "running" | IO_ERROR) && end_pause(context);
     if state == IO_ERROR {
         // No attempt of ours mends its disk: it is at the source, and that is all that a rollback owes it.
         context.warn(of_the_guest(
@@ -130,11 +138,28 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
     if context.known().ran && state != "running" {
         bail!("QEMU says that the guest is {state}");
     }
-    if context.known().paused_at.is_some() {
+    if was_paused {
         context.undone(Undone::GuestResumed);
     }
     context.event(format!("the guest is {state} at the source"));
     Ok(())
+}
+
+/// The guest does not stand still because of the move any more. True: it did.
+fn end_pause(context: &Arc<Context>) -> bool {
+    {
+        let now = context.now();
+        let mut known = context.known();
+        if known.costs.pauses.since().is_none() {
+            return false;
+        }
+        known.costs.pauses.end(PauseEnd::Resumed, now);
+    }
+    // At once: one that has no end in what is kept would last until a daemon after this one looks.
+    if let Err(error) = context.keep_departure() {
+        tracing::warn!(migration = context.handle.id(), "the account is not written down: {error:#}");
+    }
+    true
 }
 
 async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
