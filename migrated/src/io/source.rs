@@ -144,6 +144,9 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     } else if is_settled {
         forget(&context.site, context.handle.id());
     }
+    if outcome == Outcome::Moved {
+        handover::let_go(&context).await;
+    }
     let link = context.known().link.take();
     context.end_tasks();
     if let Some(link) = link {
