@@ -10,6 +10,7 @@
 //! and last `io`, which is all that touches the world.
 
 pub mod quantity;
+pub mod said;
 pub mod transport;
 pub mod guest;
 pub mod config;
