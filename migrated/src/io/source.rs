@@ -18,6 +18,7 @@ mod memory;
 mod path;
 mod handover;
 mod restore;
+mod mend;
 mod recovery;
 mod start;
 mod watch;
@@ -141,7 +142,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     let is_settled = settle(&context, &claim, outcome).await;
     if context.known().is_taken_back {
         tell_taken_back(&context, &claim);
-    } else if is_settled {
+    } else if is_settled && !context.known().is_mended_later {
         forget(&context.site, context.handle.id());
     }
     if outcome == Outcome::Moved {
@@ -155,6 +156,9 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     // Who is told of the end may do the next thing with the guest.
     drop(claim);
     context.handle.end(report);
+    if context.known().is_mended_later {
+        mend::mend(context).await;
+    }
 }
 
 /// Writes down where the guest is now. False: it could not be, and the daemon after this one has to do it.

@@ -157,6 +157,8 @@ pub struct Known {
     pub events: Vec<(u64, String)>,
     /// The guest's packets were turned to the destination.
     pub is_switched: bool,
+    /// Something of its path could not be removed, which is tried again when the migration has ended.
+    pub is_mended_later: bool,
     /// What was undone.
     pub undone: Vec<Undone>,
 }
