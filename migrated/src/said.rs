@@ -41,7 +41,7 @@ pub fn reason(text: &str) -> Option<String> {
         // Then the worst of its log.
         let worst = ["ERROR", "WARN", "INFO"]
             .iter()
-            .find_map(|wanted| lines().filter(|line| level(line) == Some(*wanted)).next_back());
+            .find_map(|wanted| lines().rfind(|line| level(line) == Some(*wanted)));
         reasons.extend(worst.map(|line| without_time(line).to_owned()));
     }
     (!reasons.is_empty()).then(|| short(&reasons.join("; ")))

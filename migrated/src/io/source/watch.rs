@@ -186,7 +186,8 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
             show_disk(&mut status.disks, id, found, &tally.disk(id));
         }
         if let Some(memory) = &memory {
-            show_memory(&mut status.ram, memory, tally.memory_bytes());
+            // What of it this attempt has sent: with the next one it begins anew.
+            show_memory(&mut status.ram, memory, carried);
         }
         // Once the guest is paused, the prediction stays what it was: it is compared with what came of it.
         if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold && all_answer {
