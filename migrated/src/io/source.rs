@@ -115,6 +115,8 @@ struct Run {
     abort: Option<Abort>,
     /// QEMU said that the guest is shutting down.
     has_shut_down: bool,
+    /// QEMU said that a disk of the guest's own failed it.
+    has_disk_failed: bool,
 }
 
 async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration) {
@@ -125,6 +127,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
         account: Account::default(),
         abort: None,
         has_shut_down: false,
+        has_disk_failed: false,
     };
     run.until_final().await;
     let outcome = run.migration.outcome().expect("it has ended");

@@ -14,7 +14,8 @@ impl Run {
         let Ok(event) = event else { return };
         let phase = self.migration.phase();
         match event.name.as_str() {
-            "STOP" if phase == Phase::PreCopy => {
+            // What its own disk has stopped does not stand still because of the move.
+            "STOP" if phase == Phase::PreCopy && !self.has_disk_failed => {
                 self.context.note_pause();
                 self.context.keep_costs();
                 let raw = self.context.known().ram.as_ref().map_or(0, |ram| ram.bytes().0);
@@ -26,6 +27,7 @@ impl Run {
                 self.hand_in(Event::Broken(reason.to_owned()));
             }
             "BLOCK_IO_ERROR" => {
+                self.has_disk_failed = true;
                 let (disk, operation, reason) =
                     (event.word("node-name"), event.word("operation"), event.word("reason"));
                 let what = format!("QEMU has paused the guest, a {operation} on its {disk} failed: {reason}");
