@@ -1,5 +1,5 @@
 //! What a QEMU offers: version, machine types, CPU models and flags. Asked of a QEMU without a machine, and again when the
-//! program is another one (S0-47).
+//! program is another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
