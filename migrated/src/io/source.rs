@@ -307,7 +307,10 @@ impl Run {
                 known.costs.recorded_since.get_or_insert(now);
             }
         }
-        self.context.keep_costs();
+        if !phase.row().paused {
+            // Else the journal's promises would wait for the same disk, and the guest for them.
+            self.context.keep_costs();
+        }
         let reasons = self.migration.reasons().to_vec();
         let outcome = self.migration.outcome().filter(|_| phase == Phase::InDoubt);
         self.context.handle.update(|status| {
