@@ -113,13 +113,21 @@ pub struct Qemu {
 }
 
 /// What guests may use of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Memory of all guests together in MiB; none: what the host has, less 512 MiB.
     pub memory_mib: Option<u64>,
     /// Room in `images_dir` that stays free, in MiB.
     pub disk_reserve_mib: u64,
+    /// So many times the room that there is for it, sparse disks may be promised to grow. 1: each may grow to its full size.
+    pub disk_overcommit: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_mib: None, disk_reserve_mib: 0, disk_overcommit: 1 }
+    }
 }
 
 /// How guests' addresses follow them.

@@ -8,10 +8,13 @@
 //! ```
 //!
 //! A promise counts whole from the moment that it is made: memory that a guest has not touched yet is not free, and
-//! a sparse disk may grow to its full size. So two guests on their way cannot get the same room.
+//! a sparse disk may grow to its full size, unless the host is told to promise more. So two guests cannot get the same room,
+//! whether they are on their way or are started here.
 
 mod allowed;
+mod hypervisor;
 mod refusal;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,18 +22,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use allowed::Sender;
+pub use hypervisor::{Flags, flag_name};
 pub use refusal::Refusal;
+pub use room::growth_bytes;
 
 use crate::guest::{Accel, Guest};
 use crate::peer::{DiskSize, Reserve};
 use crate::qemu::Accelerator;
-
-/// Memory in MiB that QEMU and the disks' daemons take beside the guest's own.
-const OVERHEAD_MIB: u64 = 64;
-/// Room that a disk's sidecar takes: 32 MiB for each TiB of disk, and a little.
-const SIDECAR_SHARE: u64 = 1 << 15;
-const SIDECAR_MIN_BYTES: u64 = 1 << 20;
-const MIB: u64 = 1 << 20;
 
 /// What a host is and has, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,12 +39,16 @@ pub struct Facts {
     pub memory_limit_mib: u64,
     /// Free bytes where images lie, less what the configuration keeps free.
     pub disk_available_bytes: u64,
+    /// So many times the room that there is for it, disks may be promised to grow (`limits.disk_overcommit`).
+    pub disk_overcommit: u64,
     /// QEMU's version.
     pub qemu_version: String,
     /// Machine types that it offers.
     pub machines: BTreeSet<String>,
     /// CPU models that it offers by accelerator, each with the flags that this host lacks for it.
     pub cpus: BTreeMap<Accelerator, BTreeMap<String, Vec<String>>>,
+    /// What a description can add to a model, by accelerator.
+    pub flags: BTreeMap<Accelerator, Flags>,
     /// Whether KVM is to be had.
     pub kvm: Kvm,
     /// Names that descriptions may use, and the host's bridges behind them, with whether they are there.
@@ -210,33 +212,6 @@ impl Facts {
         }
     }
 
-    /// Memory in MiB that a further guest may have.
-    pub fn memory_free_mib(&self, promised: &Reservations) -> u64 {
-        let by_limit = self.memory_limit_mib.saturating_sub(promised.memory_mib());
-        let untouched = promised.memory_untouched_mib() + OVERHEAD_MIB;
-        by_limit.min(self.memory_available_mib.saturating_sub(untouched))
-    }
-
-    /// Bytes of disk that a further guest may have.
-    pub fn disk_free_bytes(&self, promised: &Reservations) -> u64 {
-        self.disk_available_bytes.saturating_sub(promised.disk_bytes())
-    }
-
-    /// Bytes that a guest's disks may still fill here: each in its full size, less what is there of it already.
-    pub fn disk_needed_bytes(&self, disks: &[DiskSize]) -> u64 {
-        let needed = |disk: &DiskSize| {
-            let sidecar = disk.size_bytes / SIDECAR_SHARE + SIDECAR_MIN_BYTES;
-            match self.images.get(&disk.id) {
-                Some(Image::Ours { allocated_bytes }) => {
-                    disk.size_bytes.saturating_sub(*allocated_bytes).saturating_add(sidecar)
-                }
-                _ => disk.size_bytes.saturating_add(sidecar),
-            }
-        };
-        // Sizes are another host's word: no sum of them may come round to a small one.
-        disks.iter().map(needed).fold(0, u64::saturating_add)
-    }
-
     /// The promise that `wanted` gets.
     pub fn reservation(&self, wanted: &Wanted<'_>, holder: &str) -> Reservation {
         Reservation {
@@ -263,101 +238,35 @@ pub fn check(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec
         let holder = "it is stopped here".to_owned();
         refusals.push(Refusal::Guest { name: guest.name.clone(), holder });
     }
-    if let Some(held) = promised.get(&guest.name) {
-        refusals.push(Refusal::Guest { name: guest.name.clone(), holder: held.holder.clone() });
-    }
+    refusals.extend(held(promised, guest));
     if let Some(sender) = wanted.sender {
         refusals.extend(allowed::refusals(sender, promised, wanted));
     }
-    refusals.extend(memory(facts, promised, guest));
-    refusals.extend(disk(facts, promised, wanted));
-    refusals.extend(hypervisor(facts, wanted));
+    refusals.extend(room::memory(facts, promised, guest));
+    refusals.extend(room::disk(facts, promised, wanted));
+    refusals.extend(room::images(facts, guest));
+    refusals.extend(hypervisor::refusals(facts, wanted));
     refusals.extend(bridges(facts, guest));
     refusals.extend(boot(facts, wanted));
     refusals
 }
 
-fn memory(facts: &Facts, promised: &Reservations, guest: &Guest) -> Option<Refusal> {
-    let available_mib = facts.memory_free_mib(promised);
-    (guest.memory_mib > available_mib).then(|| Refusal::Memory {
-        needed_mib: guest.memory_mib,
-        available_mib,
-        holders: promised.holders(),
-    })
-}
-
-fn disk(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    let (needed, available) = (facts.disk_needed_bytes(wanted.disks), facts.disk_free_bytes(promised));
-    if needed > available {
-        refusals.push(Refusal::Disk {
-            needed_mib: needed.div_ceil(MIB),
-            allocated_mib: wanted
-                .disks
-                .iter()
-                .map(|disk| disk.allocated_bytes)
-                .fold(0, u64::saturating_add)
-                .div_ceil(MIB),
-            available_mib: available / MIB,
-            holders: promised.holders(),
-        });
-    }
-    for disk in &wanted.guest.disks {
-        let image = disk.image.clone();
-        match facts.images.get(&disk.id) {
-            Some(Image::Taken(reason)) => {
-                refusals.push(Refusal::Image { disk: disk.id.clone(), image, reason: reason.clone() });
-            }
-            Some(Image::Absent) if disk.shared => {
-                let reason = "it is shared, and not here".to_owned();
-                refusals.push(Refusal::Image { disk: disk.id.clone(), image, reason });
-            }
-            _ => {}
-        }
-    }
-    refusals
-}
-
-fn hypervisor(facts: &Facts, wanted: &Wanted<'_>) -> Vec<Refusal> {
+/// Every reason why a guest of this host, whose description is right, has no room to be started; none: it has. What QEMU
+/// does not have for it, QEMU says when it is started.
+pub fn check_start(facts: &Facts, promised: &Reservations, wanted: &Wanted<'_>) -> Vec<Refusal> {
     let guest = wanted.guest;
     let mut refusals = Vec::new();
-    if !facts.machines.contains(&guest.machine) {
-        refusals.push(Refusal::Machine {
-            machine: guest.machine.clone(),
-            here: facts.qemu_version.clone(),
-            there: wanted.qemu_version.into(),
-        });
-    }
-    let accelerator = match facts.accelerator(guest.accel) {
-        Ok(accelerator) => accelerator,
-        Err(reason) => {
-            refusals.push(Refusal::Accelerator { wanted: "kvm".into(), reason });
-            return refusals;
-        }
-    };
-    if !wanted.accel.is_empty() && wanted.accel != accelerator.name() {
-        let reason =
-            format!("here it would be {}, and a running guest cannot change that", accelerator.name());
-        refusals.push(Refusal::Accelerator { wanted: wanted.accel.into(), reason });
-        return refusals;
-    }
-    let model = guest.cpu.split(',').next().unwrap_or_default();
-    match facts.cpus.get(&accelerator).and_then(|models| models.get(model)) {
-        None => refusals.push(Refusal::Cpu { model: model.into(), accelerator }),
-        Some(missing) => {
-            // What the description switches off is not missed.
-            let is_off = |flag: &String| {
-                guest.cpu.split(',').skip(1).any(|word| {
-                    word.strip_prefix('-').or(word.strip_suffix("=off")).is_some_and(|off| off == flag)
-                })
-            };
-            let missing: Vec<String> = missing.iter().filter(|flag| !is_off(flag)).cloned().collect();
-            if !missing.is_empty() {
-                refusals.push(Refusal::CpuFlags { model: model.into(), missing });
-            }
-        }
-    }
+    refusals.extend(held(promised, guest));
+    refusals.extend(room::memory(facts, promised, guest));
+    refusals.extend(room::growth(facts, promised, wanted));
+    refusals.extend(room::images(facts, guest));
+    refusals.extend(bridges(facts, guest));
     refusals
+}
+
+fn held(promised: &Reservations, guest: &Guest) -> Option<Refusal> {
+    let held = promised.get(&guest.name)?;
+    Some(Refusal::Guest { name: guest.name.clone(), holder: held.holder.clone() })
 }
 
 fn bridges(facts: &Facts, guest: &Guest) -> Vec<Refusal> {

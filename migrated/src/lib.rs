@@ -10,6 +10,7 @@
 //! and last `io`, which is all that touches the world.
 
 pub mod quantity;
+pub mod said;
 pub mod transport;
 pub mod guest;
 pub mod image;
@@ -18,6 +19,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod phase;
 pub mod report;
+pub mod costs;
 pub mod status;
 pub mod progress;
 pub mod render;

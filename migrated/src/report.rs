@@ -1,6 +1,7 @@
 //! What is kept of a migration when it has ended: as JSON beside the journal, as text for people.
 
 mod abort;
+mod pause;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::phase::{Outcome, Phase};
 
 pub use abort::{Abort, Cause, QmpRefusal, Undone};
+pub use pause::{Pause, PauseEnd};
 
 /// The report of one migration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,13 +37,17 @@ pub struct Report {
     pub phases: Vec<(Phase, u64)>,
     /// What happened, in order: milliseconds since the request, and what.
     pub events: Vec<(u64, String)>,
-    /// From STOP at the source to the receipt of *running*, in milliseconds; none: the guest was never paused.
+    /// How long the guest stood still in all, in milliseconds: from STOP at the source to the receipt of *running*, and
+    /// the pauses of attempts that were given up; none: it was never paused.
     pub downtime_ms: Option<u64>,
+    /// Each pause, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pauses: Vec<Pause>,
     /// Error of `downtime_ms`: half a round trip (M9), in milliseconds.
     pub downtime_error_ms: u64,
-    /// What was predicted when the guest was paused, in milliseconds.
+    /// What was predicted when the guest was paused last, in milliseconds.
     pub predicted_downtime_ms: Option<u64>,
-    /// Round trips that the source waited for while the guest was paused.
+    /// Round trips that the source waited for in all pauses.
     pub blackout_round_trips: u32,
     /// The link.
     pub link: LinkReport,

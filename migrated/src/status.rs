@@ -101,6 +101,7 @@ impl Status {
             phases: Vec::new(),
             events: Vec::new(),
             downtime_ms: None,
+            pauses: Vec::new(),
             downtime_error_ms: 0,
             predicted_downtime_ms: self.predicted_downtime_ms,
             blackout_round_trips: 0,

@@ -19,6 +19,9 @@ const QUIET: Duration = Duration::from_secs(5);
 /// What the system says when there is no room, or no more of it for this user.
 const NO_ROOM: [&str; 2] = ["(os error 28)", "(os error 122)"];
 
+/// Between two words about the same thing.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
 /// A disk at whose control socket nobody has listened for so long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(3);
 
@@ -49,6 +52,23 @@ pub fn of_a_gone_disk(guest: &str, disk: &str) -> String {
         "the blockd of disk {disk:?} has ended, and its supervisor too: `migrated stop {guest} --now`, then `migrated run \
          {guest}`"
     )
+}
+
+/// Something that goes wrong at every attempt: it is said at the first, and then once a minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repeated {
+    said: Option<Duration>,
+}
+
+impl Repeated {
+    /// It has gone wrong once more. True: it is time to say so.
+    pub fn handle_failure(&mut self, now: Duration) -> bool {
+        let is_due = self.said.is_none_or(|said| now.saturating_sub(said) >= SAID_AGAIN);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
 }
 
 /// What has changed.
@@ -164,6 +184,17 @@ mod tests {
             let second = now.as_millis() / 1000 % 2;
             assert!(!absence.handle_look(now, second == 0), "it comes back every second");
         }
+    }
+
+    #[test]
+    fn what_fails_four_times_a_second_is_said_at_once_and_then_once_a_minute() {
+        let mut repeated = Repeated::default();
+        let said: Vec<u64> = (0..=600)
+            .map(|attempt| 7_000 + attempt * 250)
+            .filter(|ms| repeated.handle_failure(at(*ms)))
+            .collect();
+        assert_eq!(said, [7_000, 67_000, 127_000]);
+        assert!(!repeated.handle_failure(at(7_000)), "a clock that stands still says nothing");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::transport::Transport;
 const RUNTIME_DIR_BYTES_MAX: usize = 48;
 /// The longest name of a network device in bytes.
 const DEVICE_BYTES_MAX: usize = 15;
+/// Disks may be promised so many times the room that there is; more is a slip of the hand.
+const DISK_OVERCOMMIT_MAX: u64 = 1000;
 /// The longest name of a host in bytes.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -68,6 +70,12 @@ impl Config {
             "limits.memory_mib",
             "is 0: no guest could run",
             "leave it out for all that the host has",
+        );
+        faults.fault(
+            !(1..=DISK_OVERCOMMIT_MAX).contains(&self.limits.disk_overcommit),
+            "limits.disk_overcommit",
+            format!("{} is not between 1 and {DISK_OVERCOMMIT_MAX}", self.limits.disk_overcommit),
+            "1 keeps room for the full size of every disk",
         );
         for (peer, allow) in &self.allow {
             faults.allow(peer, allow);
@@ -345,7 +353,7 @@ listen_data = "0.0.0.0:0"
 state_dir = "state"
 runtime_dir = "/run/a/folder/with/a/name/that/is/much/too/long/for/sockets"
 programs = { blockd = "./blockd" }
-limits = { memory_mib = 0 }
+limits = { memory_mib = 0, disk_overcommit = 0 }
 qemu = { user = "a b" }
 allow = { site-b = { memory_mib = 0, images = "../x" } }
 bridges = { lan = "a-name-of-a-bridge-that-is-too-long" }
@@ -375,6 +383,7 @@ ttl_s = 999999
                 "programs.blockd",
                 "qemu.user",
                 "limits.memory_mib",
+                "limits.disk_overcommit",
                 "allow.site-b.memory_mib",
                 "allow.site-b.images",
                 "bridges.lan",

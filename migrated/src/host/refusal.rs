@@ -7,6 +7,9 @@ use thiserror::Error;
 
 use crate::qemu::Accelerator;
 
+/// So many names are enough for a person; a program has all of them.
+const NAMED_MAX: usize = 12;
+
 /// One reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Error)]
 #[serde(tag = "refusal", content = "of", rename_all = "kebab-case")]
@@ -57,14 +60,29 @@ pub enum Refusal {
     /// Not enough disk.
     #[error(
         "disk: {needed_mib} MiB are needed ({allocated_mib} MiB in use at the source, the rest for growth) and \
-         {available_mib} MiB available in images_dir after reservations{}; make room there",
+         {available_mib} MiB available in images_dir after reservations{}; make room there, or let disks be promised more \
+         than there is (limits.disk_overcommit)",
         held(.holders)
     )]
     Disk {
-        /// The disks' full sizes, less what is here of them.
+        /// What is in use of the disks, and room to grow, less what is here of them.
         needed_mib: u64,
         /// What of them is in use.
         allocated_mib: u64,
+        /// What there is for it.
+        available_mib: u64,
+        /// Who holds room for guests on their way.
+        holders: Vec<String>,
+    },
+    /// Not enough disk for a guest of this host.
+    #[error(
+        "disk: room to grow by {needed_mib} MiB is needed and {available_mib} MiB are available in images_dir after \
+         reservations{}; make room there, or let disks be promised more than there is (limits.disk_overcommit)",
+        held(.holders)
+    )]
+    Growth {
+        /// What the disks may still grow by.
+        needed_mib: u64,
         /// What there is for it.
         available_mib: u64,
         /// Who holds room for guests on their way.
@@ -94,13 +112,21 @@ pub enum Refusal {
     /// The CPU lacks flags.
     #[error(
         "cpu: this host lacks {} for the model {model}; choose a model that all hosts have, or switch them off",
-        .missing.join(", ")
+        some(.missing)
     )]
     CpuFlags {
         /// The model.
         model: String,
         /// What it lacks.
         missing: Vec<String>,
+    },
+    /// The QEMU here has never heard of some flags.
+    #[error("cpu: QEMU {here} does not know the flags {}; QEMU lists them with -cpu help", some(.unknown))]
+    CpuFlagsUnknown {
+        /// The flags.
+        unknown: Vec<String>,
+        /// QEMU here.
+        here: String,
     },
     /// The accelerator is not to be had.
     #[error(
@@ -146,6 +172,14 @@ pub enum Refusal {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// The first few of many, and how many more there are.
+fn some(names: &[String]) -> String {
+    match names.len().checked_sub(NAMED_MAX) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..NAMED_MAX].join(", ")),
+    }
 }
 
 fn held(holders: &[String]) -> String {

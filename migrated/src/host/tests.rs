@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Facts, Image, Kvm, Refusal, Reservation, Reservations, Sender, Wanted, check};
+use super::{Facts, Flags, Image, Kvm, Refusal, Reservation, Reservations, Sender, Wanted, check};
 use crate::config::{Allowance, parse};
 use crate::guest::{Accel, Guest};
 use crate::peer::DiskSize;
@@ -24,14 +24,25 @@ fn facts() -> Facts {
         memory_available_mib: 4096,
         memory_limit_mib: 4096,
         disk_available_bytes: 100 * MIB,
+        disk_overcommit: 1,
         qemu_version: "7.2.22".into(),
         machines: ["pc-i440fx-7.2".to_owned()].into(),
         cpus: BTreeMap::from([(Accelerator::Tcg, models.clone()), (Accelerator::Kvm, models)]),
+        flags: BTreeMap::from([(Accelerator::Tcg, flags())]),
         kvm: Kvm::Absent("there is no /dev/kvm".into()),
         bridges: BTreeMap::from([("lan".into(), ("br0".into(), true))]),
         boot_digests: vec![("k".into(), Ok("aa".into()))],
         is_stopped_here: false,
         images: BTreeMap::from([("root".into(), Image::Absent)]),
+    }
+}
+
+/// As QEMU says it: sse4.1 is here, avx512f and x2apic are not, and hv-relaxed is no feature of a CPU.
+fn flags() -> Flags {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Flags {
+        known: names(&["avx", "avx512f", "hv-relaxed", "pni", "sse4-1", "x2apic"]),
+        lacking: names(&["avx512f", "x2apic"]),
     }
 }
 
@@ -120,6 +131,52 @@ fn another_hypervisor_machine_or_cpu_is_refused_by_name() {
     without.cpu = "epyc".into();
     let found = refusals(&facts, &Reservations::default(), &without);
     assert!(matches!(&found[1], Refusal::Cpu { model, .. } if model == "epyc"), "{found:?}");
+}
+
+/// S0-33: also what the description adds to a model, however it is written.
+#[test]
+fn a_flag_that_is_added_and_not_to_be_had_is_refused_by_name() {
+    let found = |cpu: &str| {
+        let guest = Guest { cpu: cpu.to_owned(), ..guest() };
+        refusals(&facts(), &Reservations::default(), &guest)
+    };
+    for fits in
+        ["qemu64", "qemu64,+sse4.1", "qemu64,sse4_1=on", "qemu64,+sse4-1,hv_relaxed=on", "qemu64,-avx512f"]
+    {
+        assert_eq!(found(fits), [], "{fits}");
+    }
+    // What is switched off is not wanted, whatever comes first.
+    assert_eq!(found("qemu64,+avx512f,-avx512f,avx512f=off"), []);
+    let lacks = |missing: &[&str]| {
+        let missing = missing.iter().map(|flag| (*flag).to_owned()).collect();
+        Refusal::CpuFlags { model: "qemu64".into(), missing }
+    };
+    assert_eq!(found("qemu64,+avx512f"), [lacks(&["avx512f"])]);
+    assert_eq!(found("qemu64,x2apic=on,+sse4.1,+avx512f"), [lacks(&["avx512f", "x2apic"])]);
+    assert!(found("qemu64,+avx512f")[0].to_string().contains("this host lacks avx512f for the model qemu64"));
+    let unknown = Refusal::CpuFlagsUnknown { unknown: vec!["avx513".into()], here: "7.2.22".into() };
+    assert_eq!(found("qemu64,+avx513,+avx512f"), [lacks(&["avx512f"]), unknown.clone()]);
+    assert_eq!(found("qemu64,-avx513"), [unknown]);
+
+    // One that the model lacks already is named once; a QEMU that does not say what it knows is not guessed at.
+    let mut facts = facts();
+    facts.cpus.get_mut(&Accelerator::Tcg).unwrap().insert("qemu64".into(), vec!["avx512f".into()]);
+    let guest = Guest { cpu: "qemu64,+avx512f,+sse4.1".into(), ..guest() };
+    assert_eq!(refusals(&facts, &Reservations::default(), &guest), [lacks(&["avx512f"])]);
+    facts.flags.clear();
+    let guest = Guest { cpu: "qemu64,-avx512f,+avx513".into(), ..guest };
+    assert_eq!(refusals(&facts, &Reservations::default(), &guest), []);
+}
+
+#[test]
+fn of_very_many_flags_the_first_are_named_and_the_others_counted() {
+    let with = |count: usize| {
+        let missing = (1..=count).map(|number| format!("f{number}")).collect();
+        Refusal::CpuFlags { model: "EPYC".into(), missing }.to_string()
+    };
+    assert!(with(12).contains("lacks f1, f2, f3, f4, f5, f6, f7, f8, f9, f10, f11, f12 for the model"));
+    assert!(with(13).contains("f11, f12 and 1 more for the model"), "{}", with(13));
+    assert!(with(300).contains("f12 and 288 more for") && with(300).len() < 250, "{}", with(300));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod folders;
 mod guests;
 mod hosts;
 mod recover;
+mod starting;
 
 use std::sync::Arc;
 

@@ -183,7 +183,7 @@ impl Visit {
                 return self.take(id, &migration, generation, run).await;
             }
             Request::Verdict { migration, generation } => self.verdict(migration, generation),
-            Request::Concluded { migration } => done(self.conclude(&migration)),
+            Request::Concluded { migration } => done(self.conclude(&migration).await),
             Request::Consult { migration } => {
                 Answer::Consulted { promised: self.site.journal.last_step(&migration) }
             }
@@ -323,7 +323,16 @@ impl Visit {
     async fn leave(mut self, reason: &str) {
         if self.stage < Stage::Taken {
             self.give_up(reason, true).await;
-        } else if let Some(arrival) = self.arrival.take() {
+        } else {
+            self.let_go().await;
+        }
+    }
+
+    /// The guest is here, and its source asks for nothing more: others may do something with it.
+    async fn let_go(&mut self) {
+        self.stage = Stage::Over;
+        self.replaced = None;
+        if let Some(arrival) = self.arrival.take() {
             self.site.forget_arrival(&arrival.reserve.guest.name);
             if !self.is_readdressed {
                 see_to_names(&arrival).await;

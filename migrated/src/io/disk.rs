@@ -145,10 +145,10 @@ impl Disk {
                 true => Ok(disk),
                 false => {
                     disk.end().await;
-                    Err(failed(format!("blockd does not answer; it says: {}", log.tail())))
+                    Err(failed(format!("blockd does not answer; it says: {}", log.reason())))
                 }
             },
-            _ = process.ended() => Err(failed(log.tail())),
+            _ = process.ended() => Err(failed(log.reason())),
         }
     }
 

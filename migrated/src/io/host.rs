@@ -8,9 +8,11 @@
 //! files, bridges ┘
 //! ```
 //!
-//! What cannot change while the daemon lives (QEMU's offers, KVM) is looked up once.
+//! What changes with the program alone (QEMU's offers, KVM) is looked up again when that is another file.
 
 pub mod kvm;
+mod own_images;
+mod program;
 mod offers;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use std::path::{Path, PathBuf};
 use blockd::io::sidecar_place;
 use blockd::sidecar::{Header, Role};
 use thiserror::Error;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -30,7 +32,11 @@ use crate::guest::{Accel, Disk, Guest};
 use crate::host::{Facts, Image, Kvm};
 use crate::io::inner_path::{PathError, inner_path};
 use crate::io::tap::interface_exists;
+use crate::peer::DiskSize;
 use crate::qemu::Accelerator;
+
+use self::own_images::own_images;
+use self::program::FileNow;
 
 /// Why the host cannot be looked at, or does not give what is needed.
 #[derive(Debug, Error)]
@@ -64,23 +70,32 @@ const MIB: u64 = 1 << 20;
 /// What the host keeps for itself in MiB where the configuration says nothing.
 const HOST_MEMORY_MIB: u64 = 512;
 
-/// One /dev/kvm a host, tried once in the life of the daemon.
-static KVM: OnceCell<Kvm> = OnceCell::const_new();
+/// The QEMU with which /dev/kvm was tried, and that device.
+type Tried = [Option<FileNow>; 2];
+
+/// One /dev/kvm a host, tried once for each QEMU.
+static KVM: Mutex<Option<(Tried, Kvm)>> = Mutex::const_new(None);
 
 /// Whether KVM is to be had; tried at the first call, which takes up to two seconds.
 pub async fn kvm(config: &Config) -> Kvm {
-    let tried = KVM.get_or_init(|| async {
-        let kvm = kvm::probe(&config.programs.qemu).await;
-        match &kvm {
-            Kvm::Usable => info!("guests run on KVM"),
-            other => warn!(
-                found = ?other,
-                "guests do not run on KVM here; they are emulated, which is slow, unless they ask for KVM by name"
-            ),
-        }
-        kvm
-    });
-    tried.await.clone()
+    let qemu = &config.programs.qemu;
+    let mut tried = KVM.lock().await;
+    let now = [FileNow::of_program(qemu), FileNow::at(Path::new("/dev/kvm"))];
+    if let Some((with, kvm)) = &*tried
+        && *with == now
+    {
+        return kvm.clone();
+    }
+    let kvm = kvm::probe(qemu).await;
+    match &kvm {
+        Kvm::Usable => info!("guests run on KVM"),
+        other => warn!(
+            found = ?other,
+            "guests do not run on KVM here; they are emulated, which is slow, unless they ask for KVM by name"
+        ),
+    }
+    *tried = Some((now, kvm.clone()));
+    kvm
 }
 
 /// What runs a guest that asks for `accel`.
@@ -100,26 +115,43 @@ pub async fn facts(config: &Config, guest: &Guest) -> Result<Facts, HostError> {
     let offers = offers::ask(&config.programs.qemu, !matches!(kvm, Kvm::Absent(_))).await?;
     let (config, guest) = (config.clone(), guest.clone());
     let looked_up = spawn_blocking(move || {
-        let memory = Memory::read()?;
-        let limit = config.limits.memory_mib.unwrap_or(memory.total_mib.saturating_sub(HOST_MEMORY_MIB));
-        let bridge =
-            |(name, here): (&String, &String)| (name.clone(), (here.clone(), interface_exists(here)));
         Ok::<_, HostError>(Facts {
-            memory_available_mib: memory.available_mib,
-            memory_limit_mib: limit,
-            disk_available_bytes: disk_available_bytes(&config)?,
             qemu_version: offers.version,
             machines: offers.machines,
             cpus: offers.cpus,
+            flags: offers.flags,
             kvm,
-            bridges: config.bridges.iter().map(bridge).collect(),
             boot_digests: boot_digests(&config, &guest),
-            // Who keeps the guests says so.
-            is_stopped_here: false,
             images: images(&config, &guest),
+            ..room(&config)?
         })
     });
     looked_up.await.unwrap_or_else(|error| Err(HostError::Qemu(format!("cannot look at the host: {error}"))))
+}
+
+/// What the room for a guest of this host depends on, and the sizes of its disks: QEMU is not asked.
+pub async fn facts_to_start(config: &Config, guest: &Guest) -> Result<(Facts, Vec<DiskSize>), HostError> {
+    let (config, guest) = (config.clone(), guest.clone());
+    let looked_up = spawn_blocking(move || {
+        let (images, sizes) = own_images(&config, &guest);
+        Ok::<_, HostError>((Facts { images, ..room(&config)? }, sizes))
+    });
+    looked_up.await.unwrap_or_else(|error| Err(HostError::Qemu(format!("cannot look at the host: {error}"))))
+}
+
+/// What this host has for any guest.
+fn room(config: &Config) -> Result<Facts, HostError> {
+    let memory = Memory::read()?;
+    let limit = config.limits.memory_mib.unwrap_or(memory.total_mib.saturating_sub(HOST_MEMORY_MIB));
+    let bridge = |(name, here): (&String, &String)| (name.clone(), (here.clone(), interface_exists(here)));
+    Ok(Facts {
+        memory_available_mib: memory.available_mib,
+        memory_limit_mib: limit,
+        disk_available_bytes: disk_available_bytes(config)?,
+        disk_overcommit: config.limits.disk_overcommit,
+        bridges: config.bridges.iter().map(bridge).collect(),
+        ..Facts::default()
+    })
 }
 
 /// QEMU's version, as it says it itself.

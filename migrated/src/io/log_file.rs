@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a log that are worth repeating.
-const TAIL_BYTES: u64 = 2000;
+use crate::said;
+
+/// Bytes of a log in which a reason is looked for.
+const TAIL_BYTES: u64 = 64 << 10;
 
 /// A log file, from the place where a program began to write.
 #[derive(Clone, Debug)]
@@ -21,11 +23,10 @@ impl LogFile {
         Self { path: path.into(), from }
     }
 
-    /// Its last lines, in one.
-    pub fn tail(&self) -> String {
+    /// Why the program ended, as far as it says so.
+    pub fn reason(&self) -> String {
         let text = self.read().unwrap_or_default();
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        if lines.is_empty() { format!("(nothing; see {})", self.path.display()) } else { lines.join("; ") }
+        said::reason(&text).unwrap_or_else(|| format!("(nothing; see {})", self.path.display()))
     }
 
     fn read(&self) -> std::io::Result<String> {

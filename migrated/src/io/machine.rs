@@ -331,8 +331,8 @@ fn watch_end(guest: &str, qmp: &Qmp, qemu: &Process, layout: &Layout) -> watch::
         let status = qemu.ended().await;
         let reason = match (reason, status) {
             (Some(reason), _) => reason,
-            (None, Some(status)) => ExitReason::Died(format!("{status}; it says: {}", log.tail())),
-            (None, None) => ExitReason::Died(format!("it says: {}", log.tail())),
+            (None, Some(status)) => ExitReason::Died(format!("{status}; it says: {}", log.reason())),
+            (None, None) => ExitReason::Died(format!("it says: {}", log.reason())),
         };
         info!(guest, ?reason, "QEMU has ended");
         sender.send_replace(Some(reason));

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::config::Config;
-use crate::host::{Reservation, Reservations};
+use crate::host::{Reservation, Reservations, growth_bytes};
 use crate::io::hold::HoldPoints;
 use crate::io::host::{image_bytes, resident_mib};
 use crate::io::journal_file::JournalFile;
@@ -193,7 +193,10 @@ impl Site {
             holder: "it runs here".to_owned(),
             memory_mib: guest.memory_mib,
             memory_used_mib: resident_mib(machine.pid()).min(guest.memory_mib),
-            disk_bytes: sizes.iter().map(|(size, used)| size.saturating_sub(*used)).sum(),
+            disk_bytes: sizes
+                .iter()
+                .map(|(size, used)| growth_bytes(*size, *used, self.config.limits.disk_overcommit))
+                .sum(),
             disk_size_bytes: sizes.iter().map(|(size, _)| size).sum(),
             vcpus: guest.vcpus,
             from,

@@ -11,23 +11,26 @@
 //! Nothing is decided here.
 
 mod context;
+mod departure;
 mod prepare;
 mod disks;
 mod memory;
 mod path;
 mod handover;
 mod restore;
+mod mend;
 mod recovery;
 mod start;
 mod watch;
 mod account;
 mod abort;
+mod hearing;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -39,13 +42,13 @@ use crate::migration::{Action, Event, Migration, Op};
 use crate::phase::{Outcome, Phase};
 use crate::quantity::ms;
 use crate::report::Abort;
-use crate::trouble::of_the_guest;
 
 use self::account::Account;
-use self::context::{Context, Heard};
+use self::context::Context;
 use self::recovery::{forget, tell_taken_back};
 
-pub use self::context::{Departure, Options};
+pub use self::context::Options;
+pub use self::departure::Departure;
 pub use self::path::{move_of, tap_of, tunnel_numbers, tunnels_of};
 pub use self::prepare::control;
 pub use self::recovery::{ask_for_ever, recover};
@@ -112,6 +115,8 @@ struct Run {
     abort: Option<Abort>,
     /// QEMU said that the guest is shutting down.
     has_shut_down: bool,
+    /// QEMU said that a disk of the guest's own failed it.
+    has_disk_failed: bool,
 }
 
 async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration) {
@@ -122,6 +127,7 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
         account: Account::default(),
         abort: None,
         has_shut_down: false,
+        has_disk_failed: false,
     };
     run.until_final().await;
     let outcome = run.migration.outcome().expect("it has ended");
@@ -135,11 +141,15 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
         report.abort = Some(Abort { undone, ..run.abort.unwrap_or_else(earlier) });
     }
     abort::log(&context, &report);
+    context.keep_no_more();
     let is_settled = settle(&context, &claim, outcome).await;
     if context.known().is_taken_back {
         tell_taken_back(&context, &claim);
-    } else if is_settled {
+    } else if is_settled && !context.known().is_mended_later {
         forget(&context.site, context.handle.id());
+    }
+    if outcome == Outcome::Moved {
+        handover::let_go(&context).await;
     }
     let link = context.known().link.take();
     context.end_tasks();
@@ -149,6 +159,9 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     // Who is told of the end may do the next thing with the guest.
     drop(claim);
     context.handle.end(report);
+    if context.known().is_mended_later {
+        mend::mend(context).await;
+    }
 }
 
 /// Writes down where the guest is now. False: it could not be, and the daemon after this one has to do it.
@@ -287,6 +300,17 @@ impl Run {
         if phase == Phase::Recovering {
             self.account.forget_pause();
         }
+        {
+            let mut known = self.context.known();
+            known.costs.pauses.enter(phase);
+            if phase == Phase::Bulk {
+                known.costs.recorded_since.get_or_insert(now);
+            }
+        }
+        if !phase.row().paused {
+            // Else the journal's promises would wait for the same disk, and the guest for them.
+            self.context.keep_costs();
+        }
         let reasons = self.migration.reasons().to_vec();
         let outcome = self.migration.outcome().filter(|_| phase == Phase::InDoubt);
         self.context.handle.update(|status| {
@@ -322,78 +346,10 @@ impl Run {
             Err(panicked) => Event::Broken(format!("a defect of this program: {panicked}")),
         };
         if let Event::Finished(Op::FinishRam) = event {
+            let now = self.context.now();
             let mut known = self.context.known();
-            let paused_at = known.paused_at;
-            known.final_pass_ms = paused_at.map_or(0, |at| ms(at.elapsed()));
+            known.final_pass_ms = known.costs.pauses.since().map_or(0, |since| ms(now.saturating_sub(since)));
         }
         self.hand_in(event);
-    }
-
-    /// Events wake and time things; what QEMU's state is, queries say (M4).
-    fn handle_qemu(&mut self, event: Result<crate::qmp::Event, broadcast::error::RecvError>) {
-        let Ok(event) = event else { return };
-        let phase = self.migration.phase();
-        match event.name.as_str() {
-            "STOP" if phase == Phase::PreCopy => {
-                self.context.known().paused_at.get_or_insert_with(Instant::now);
-                let raw = self.context.known().ram.as_ref().map_or(0, |ram| ram.bytes().0);
-                self.account.note_pause(raw);
-                self.context.event("the guest is paused");
-            }
-            "RESUME" if matches!(phase, Phase::StopAndCopy | Phase::Commitment) => {
-                let reason = "QEMU let the guest go on by itself: its migration failed late";
-                self.hand_in(Event::Broken(reason.to_owned()));
-            }
-            "BLOCK_IO_ERROR" => {
-                let (disk, operation, reason) =
-                    (event.word("node-name"), event.word("operation"), event.word("reason"));
-                let what = format!("QEMU has paused the guest, a {operation} on its {disk} failed: {reason}");
-                let why = of_the_guest(&self.context.guest.name, &what);
-                if phase < Phase::Commitment || phase == Phase::Recovering {
-                    self.hand_in(Event::Broken(why));
-                } else {
-                    self.context.warn(why);
-                }
-            }
-            // Later it is we who end what the guest has left here.
-            "SHUTDOWN" if phase < Phase::Commitment => {
-                self.has_shut_down = true;
-                self.context.event("the guest is shutting down");
-            }
-            "RESET" => self.context.event("the guest restarted itself"),
-            _ => {}
-        }
-    }
-
-    fn handle_heard(&mut self, heard: &Heard) {
-        if let Some(reason) = &heard.failed {
-            let reason = format!("{}: {reason}", self.context.peer.name);
-            self.hand_in(Event::Broken(reason));
-        } else if heard.gone && self.migration.phase().row().begins_again {
-            let why = self.lost_link().unwrap_or_else(|| format!("{} has hung up", self.context.peer.name));
-            self.lose_link(why);
-        }
-    }
-
-    /// Why the link is over, if it is.
-    fn lost_link(&self) -> Option<String> {
-        let over = self.context.known().link.as_ref().and_then(|link| link.over())?;
-        Some(format!("the link to {} ended: {over}", self.context.peer.name))
-    }
-
-    fn lose_link(&mut self, why: String) {
-        self.context.event(why.clone());
-        self.hand_in(Event::LinkLost(why));
-    }
-
-    fn handle_end_of_qemu(&mut self) {
-        // After the guest has moved that is what is wanted.
-        if self.migration.phase() <= Phase::StopAndCopy {
-            let reason = match self.has_shut_down {
-                true => "the guest has shut itself down",
-                false => "the guest's QEMU has ended; its log says more",
-            };
-            self.hand_in(Event::Broken(reason.to_owned()));
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::phase::Outcome;
 
-use super::{DiskReport, LinkReport, ProbeReport, RamReport, Report};
+use super::{DiskReport, LinkReport, PauseEnd, ProbeReport, RamReport, Report};
 use crate::quantity::{rate, size, time};
 
 impl Report {
@@ -16,6 +16,7 @@ impl Report {
         }
         lines.push(entry("total", &time(self.total_ms)));
         lines.push(entry("downtime", &self.downtime()));
+        lines.extend(self.pauses());
         for (phase, ms) in &self.phases {
             lines.push(entry(&format!("  {}", phase.name()), &time(*ms)));
         }
@@ -53,12 +54,23 @@ impl Report {
 
     fn downtime(&self) -> String {
         let Some(ms) = self.downtime_ms else { return "none: it was never paused".to_owned() };
+        let of = if self.pauses.len() > 1 { " for the last pause" } else { "" };
         let predicted = match self.predicted_downtime_ms {
-            Some(predicted) => format!(", predicted {}", time(predicted)),
+            Some(predicted) => format!(", predicted {}{of}", time(predicted)),
             None => String::new(),
         };
         let trips = self.blackout_round_trips;
         format!("{} ± {}{predicted}; {trips} round trips", time(ms), time(self.downtime_error_ms))
+    }
+
+    /// Each pause, where there is more to say than that the guest has moved in one.
+    fn pauses(&self) -> Vec<String> {
+        if let [only] = &self.pauses[..]
+            && only.end == PauseEnd::Moved
+        {
+            return Vec::new();
+        }
+        self.pauses.iter().map(|pause| entry("  pause", &pause.words())).collect()
     }
 }
 
@@ -156,7 +168,7 @@ mod tests {
     use super::*;
     use crate::migration::Op;
     use crate::phase::{Outcome, Phase};
-    use crate::report::{Abort, Undone};
+    use crate::report::{Abort, Pause, Undone};
 
     fn report() -> Report {
         Report {
@@ -172,6 +184,13 @@ mod tests {
             phases: vec![(Phase::Bulk, 60_000), (Phase::StopAndCopy, 280)],
             events: vec![(0, "asked for".into()), (64_700, "paused".into())],
             downtime_ms: Some(412),
+            pauses: vec![Pause {
+                attempt: 1,
+                phase: Phase::Resume,
+                begun_ms: 64_588,
+                lasted_ms: 412,
+                end: PauseEnd::Moved,
+            }],
             downtime_error_ms: 50,
             predicted_downtime_ms: Some(390),
             blackout_round_trips: 3,
@@ -258,7 +277,7 @@ mod tests {
             undone: vec![Undone::DestinationTold],
             ..Abort::of(Phase::Reservation, "site-b has no room")
         });
-        report.downtime_ms = None;
+        (report.downtime_ms, report.pauses) = (None, Vec::new());
         let disk = &mut report.disks[0];
         (disk.is_sealed, disk.verified_leaves, disk.verified_before_leaves) = (false, None, None);
         let lines = report.lines();
@@ -271,6 +290,33 @@ mod tests {
         assert_eq!(lines[3], "undone             destination told");
         assert_eq!(lines[5], "downtime           none: it was never paused");
         assert!(lines.contains(&"  verified         not sealed".to_owned()), "{lines:?}");
+    }
+
+    #[test]
+    fn every_pause_is_told_where_there_was_more_than_the_one_in_which_the_guest_moved() {
+        let mut report = report();
+        let moved = report.pauses[0].clone();
+        let resumed = Pause {
+            phase: Phase::StopAndCopy,
+            begun_ms: 1_500,
+            lasted_ms: 20_000,
+            end: PauseEnd::Resumed,
+            ..moved.clone()
+        };
+        report.pauses = vec![resumed.clone(), Pause { attempt: 2, ..moved }];
+        report.downtime_ms = Some(20_412);
+        let lines = report.lines();
+        assert_eq!(
+            lines[2..5],
+            [
+                "downtime           20.4 s ± 50 ms, predicted 390 ms for the last pause; 3 round trips",
+                "  pause            20.0 s from 1.5 s, attempt 1 in stop-and-copy, until it went on at the source",
+                "  pause            412 ms from 1 min 04 s, attempt 2 in resume, until it ran at the destination",
+            ]
+        );
+        // One is told, too, if the guest did not move in it.
+        (report.downtime_ms, report.pauses) = (Some(20_000), vec![resumed]);
+        assert!(report.lines()[3].starts_with("  pause            20.0 s"), "{:?}", report.lines());
     }
 
     #[test]

@@ -224,9 +224,8 @@ fn felt(figures: &Figures, downtime_ms: Option<u64>) -> Vec<String> {
         .map_or(String::new(), |downtime| format!("; the guest stood still for {}", time(downtime)));
     let more = downtime_ms.map_or(String::new(), |downtime| {
         let more_us = figures.additional_disruption_us(downtime * 1000);
-        format!("; {} ms of it beyond the guest's own pause", (more_us / 1000).max(0))
+        format!("; {} ms more than the guest's own pause", more_us / 1000)
     });
-    let limit = figures.median_us.saturating_mul(5).max(20_000);
     vec![
         entry("longest gap", &format!("{} without an answer{pause}", ms(figures.longest_gap_us))),
         entry(
@@ -234,7 +233,7 @@ fn felt(figures: &Figures, downtime_ms: Option<u64>) -> Vec<String> {
             &format!(
                 "{} with answers slower than {} (usual: {}){more}",
                 ms(figures.disruption_us),
-                ms(limit),
+                ms(figures.limit_us),
                 ms(figures.median_us)
             ),
         ),

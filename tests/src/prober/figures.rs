@@ -4,11 +4,14 @@
 //! lines sent     |  |  |  |  |  |  |  |  |  |  |        each stands for the time until the next one
 //! answered       |  |  |              |||||||  |  |
 //!                      └─ longest gap ┘
-//!                         xxxxxxxxxxxxxxxx              disruption: answers later than factor × the usual
+//!                         xxxxxxxxxxxxxxxx              disruption: answers later than the limit
+//!
+//! limit = round trip + factor × (usual answer − round trip)      of the time before the first mark
 //! ```
 //!
-//! Disruption (S4-51) is the time whose lines were answered later than a factor of the baseline's median, or not at
-//! all. Additional disruption (S4-52) is what is left of it without the downtime that was announced.
+//! Disruption is the time whose lines were answered later than the limit, or not at all. The way there and back is the
+//! same whatever the guest does: a factor of it would hide a pause on a long way, so the factor is of what is beyond it.
+//! Additional disruption is what is left of it without the downtime that was announced; nothing of either is cut off.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,15 +20,23 @@ use super::record::{Connection, Exchange, Record};
 /// What counts as disruption.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
-    /// Times the median of the baseline.
+    /// Times what the baseline's median has beyond the round trip.
     pub factor: f64,
-    /// But never less: the noise of an emulated guest is no disruption.
+    /// But never less beyond it: the noise of an emulated guest is no disruption.
     pub floor_us: u64,
 }
 
 impl Default for Threshold {
     fn default() -> Self {
         Self { factor: 5.0, floor_us: 20_000 }
+    }
+}
+
+impl Threshold {
+    /// What an answer may take where the way there and back takes `round_trip_us` and an answer `median_us`.
+    fn limit_us(self, round_trip_us: u64, median_us: u64) -> u64 {
+        let usual_us = median_us.saturating_sub(round_trip_us);
+        round_trip_us + self.floor_us.max((usual_us as f64 * self.factor) as u64)
     }
 }
 
@@ -40,9 +51,11 @@ pub struct Figures {
     pub longest_gap_us: u64,
     /// Usual time of an answer, before the first mark.
     pub median_us: u64,
+    /// An answer that takes longer is late.
+    pub limit_us: u64,
     /// Worst time of an answer.
     pub worst_us: u64,
-    /// Time with a response worse than the threshold.
+    /// Time with a response later than the limit.
     pub disruption_us: u64,
     /// Connections of the echo session after the first.
     pub reconnects: u64,
@@ -66,8 +79,9 @@ impl Figures {
     /// Compute them.
     pub fn of(record: &Record, threshold: Threshold) -> Self {
         let baseline_end_us = record.marks.first().map_or(u64::MAX, |mark| mark.at_us);
-        let median_us = median(&record.lines, baseline_end_us);
-        let limit_us = threshold.floor_us.max((median_us as f64 * threshold.factor) as u64);
+        let baseline = answer_times(&record.lines, baseline_end_us);
+        let median_us = baseline.get(baseline.len() / 2).copied().unwrap_or(0);
+        let limit_us = threshold.limit_us(baseline.first().copied().unwrap_or(0), median_us);
         let writers = record.disks.iter().flat_map(|disk| &disk.connections);
         let all: Vec<&Connection> = record.connections.iter().chain(writers).collect();
         let losses = || all.iter().filter_map(|connection| connection.lost.as_ref());
@@ -77,6 +91,7 @@ impl Figures {
             lost_lines: lost(&record.lines),
             longest_gap_us: longest_gap(&record.lines),
             median_us,
+            limit_us,
             worst_us: record.lines.iter().filter_map(response).max().unwrap_or(0),
             disruption_us: disruption(&record.lines, limit_us, record.end_us),
             reconnects: record.connections.len().saturating_sub(1) as u64,
@@ -104,11 +119,12 @@ fn lost(exchanges: &[Exchange]) -> u64 {
     exchanges.iter().filter(|exchange| exchange.answered_us.is_none()).count() as u64
 }
 
-fn median(exchanges: &[Exchange], before_us: u64) -> u64 {
+/// How long the answers of the lines before `before_us` took, the fastest first.
+fn answer_times(exchanges: &[Exchange], before_us: u64) -> Vec<u64> {
     let early = exchanges.iter().filter(|exchange| exchange.sent_us < before_us);
     let mut times: Vec<u64> = early.filter_map(response).collect();
     times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or(0)
+    times
 }
 
 /// From the first line to the last answer; silence after the last line counts up to the last answer only.
@@ -183,9 +199,38 @@ mod tests {
     #[test]
     fn the_factor_decides_what_is_disruption() {
         let mut record = record(0);
+        // Every other answer before the first mark takes a millisecond more, and the median is one of those.
+        record.lines.iter_mut().step_by(2).for_each(|line| line.answered_us = Some(line.sent_us + 2 * MS));
         record.lines[40].answered_us = Some(record.lines[40].sent_us + 30 * MS);
         let of = |factor, floor_us| Figures::of(&record, Threshold { factor, floor_us }).disruption_us;
         assert_eq!((of(5.0, 0), of(40.0, 0), of(5.0, 40 * MS)), (50 * MS, 0, 0));
+    }
+
+    /// S4-51, S4-52: also where the way there and back takes far longer than what the guest is paused for.
+    #[test]
+    fn a_pause_is_disruption_however_long_the_way_is_and_nothing_of_the_difference_is_cut_off() {
+        let away = |far_us: u64| {
+            let mut record = record(300);
+            for line in &mut record.lines {
+                line.answered_us = line.answered_us.map(|answered_us| answered_us + far_us);
+            }
+            Figures::of(&record, Threshold::default())
+        };
+        let (near, far) = (away(0), away(100 * MS));
+        assert_eq!((near.median_us, near.limit_us), (MS, 21 * MS));
+        assert_eq!((far.median_us, far.limit_us), (101 * MS, 121 * MS));
+        // The lines at 2.0, 2.05, … 2.25 s are answered at 2.301 s: all later than usual by more than 20 ms.
+        assert_eq!((near.disruption_us, far.disruption_us), (300 * MS, 300 * MS));
+        assert_eq!(far.additional_disruption_us(280 * MS), 20 * MS as i64);
+        assert_eq!(far.additional_disruption_us(376 * MS), -76 * MS as i64);
+    }
+
+    #[test]
+    fn what_an_answer_may_take_is_the_way_and_a_factor_of_the_rest() {
+        let limit_us =
+            |round_trip_ms, median_ms| Threshold::default().limit_us(round_trip_ms * MS, median_ms * MS) / MS;
+        assert_eq!([limit_us(0, 0), limit_us(100, 100), limit_us(100, 104)], [20, 120, 120]);
+        assert_eq!([limit_us(100, 105), limit_us(1, 31)], [125, 151]);
     }
 
     #[test]
@@ -213,6 +258,7 @@ mod tests {
 
     #[test]
     fn an_empty_record_has_no_figures() {
-        assert_eq!(Figures::of(&Record::default(), Threshold::default()), Figures::default());
+        let figures = Figures::of(&Record::default(), Threshold::default());
+        assert_eq!(figures, Figures { limit_us: 20 * MS, ..Figures::default() });
     }
 }

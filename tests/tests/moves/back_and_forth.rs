@@ -11,6 +11,8 @@ use tests::wait::{PATIENCE, found_within};
 use tests::wan::End;
 use tests::world::Plan;
 
+use crate::insist_on_its_own_bytes;
+
 /// Moves before the first look: whatever is made once is made by then.
 const WARM_UP: usize = 4;
 
@@ -46,7 +48,11 @@ fn moves_to_and_fro(count: usize) -> Result<(), tests::requires::Missing> {
     let mut first_look = None;
     for number in 1..=count {
         let (from, to) = if number % 2 == 1 { (End::SiteA, "site-b") } else { (End::SiteB, "site-a") };
-        hosts.send(from, &["--wan", "web", to]).end().moved();
+        let report = hosts.send(from, &["--wan", "web", to]).end().moved();
+        let there = if from == End::SiteA { End::SiteB } else { End::SiteA };
+        let listed = hosts.migrated(there, &["list"]).run();
+        assert!(!listed.contains("arriving"), "its new host has let go of it: {listed}");
+        insist_on_its_own_bytes(&report);
         prober.wait_for_answers(5);
         if number < WARM_UP || number % 2 == 1 {
             continue;

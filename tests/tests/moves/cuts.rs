@@ -117,7 +117,7 @@ fn end_fast(hosts: &Hosts, resident: Resident, prober: Prober, sending: Sending)
     insist_on_one_attempt(&report);
     assert_eq!(hosts.states("stayer"), ["moved", "running"]);
     prober.wait_for_answers(20);
-    resident.judge(&hosts, End::SiteB, prober);
+    resident.judge(hosts, End::SiteB, prober);
 }
 
 /// The same for as long as links are really away (S4-01 in `make soak`).

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use migrated::journal::{Record, Step, decode};
 use migrated::phase::{Outcome, Phase};
+use migrated::report::PauseEnd;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
 use tests::hosts::hold::Hold;
@@ -84,6 +85,12 @@ pub fn a_guest_in_doubt_stands_still_until_the_journal_of_the_destination_answer
     resident.service.wait_until_it_answers();
     let ended = wait_until(&hosts, &id, "the end", |status| status.outcome == Some(Outcome::Moved));
     assert_eq!(ended.phase, Phase::Done);
+    // The daemon that saw it stop is no more; the account goes on.
+    let report = ended.report.expect("it has ended");
+    let [pause] = &report.pauses[..] else { panic!("it stood still once: {:?}", report.pauses) };
+    assert_eq!((pause.attempt, pause.end), (1, PauseEnd::Moved));
+    assert_eq!(report.downtime_ms, Some(pause.lasted_ms));
+    assert!(report.total_ms >= pause.begun_ms + pause.lasted_ms, "{report:?}");
     wait_for(PATIENCE, "the guest to be gone here", || {
         (hosts.states("web") == ["moved", "running"]).then_some(())
     });

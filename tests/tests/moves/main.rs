@@ -69,6 +69,14 @@ fn insist_on_verified(report: &Report, disks: usize) {
     }
 }
 
+/// What a move says that disks and memory sent went over its own links, and nothing of an earlier move did.
+#[track_caller]
+fn insist_on_its_own_bytes(report: &Report) {
+    let disks: u64 = report.disks.iter().map(|disk| disk.sent_bytes).sum();
+    let (carried, link) = (disks + report.ram.sent_bytes, report.link.sent_bytes);
+    assert!(carried <= link, "{carried} bytes in {link}: {report:?}");
+}
+
 /// A long, lossy link on which a move is slow for as long as it is told to be, and fast when all has been tried on it.
 fn long_lossy_link() -> Plan {
     over(WanProfile::new(100, Duration::from_millis(100)).lossy(0.5))

@@ -57,7 +57,22 @@ pub fn a_move_that_takes_too_long_is_given_up_and_the_next_one_is_not_in_vain() 
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let limited = [&MAIN_JOB[..], &SLOWLY, &["--time-limit", "4s"]].concat();
-    let report = hosts.send(End::SiteA, &limited).end().stayed(Outcome::RolledBack);
+    let sending = hosts.send(End::SiteA, &limited);
+    hosts.wait_for_event(End::SiteA, "tunnel: up");
+    // From here on no packet rule can be removed: that holds up neither the guest nor who wants something of it.
+    let site = hosts.site(End::SiteA);
+    site.shell("mount --bind /bin/false $(command -v nft)");
+    let report = sending.end().stayed(Outcome::RolledBack);
+    let warned = "warning: the way of the guest's packets is not as it was";
+    assert!(report.events.iter().any(|(_, what)| what.starts_with(warned)), "{:?}", report.events);
+    assert!(report.events.iter().all(|(_, what)| !what.contains("cannot go on yet")), "{:?}", report.events);
+    for (word, state) in [("pause", "paused"), ("resume", "running")] {
+        hosts.migrated(End::SiteA, &[word, "web"]).run();
+        assert_eq!(hosts.state(End::SiteA, "web"), state);
+    }
+    site.shell("umount $(command -v nft)");
+    hosts.wait_for_event(End::SiteA, "the way of its packets is as it was");
+    assert_eq!(hosts.tunnels(End::SiteA), [] as [String; 0]);
     let has_said =
         report.events.iter().any(|(_, what)| what.contains("given up if it takes longer than 4.0 s"));
     assert!(has_said, "{:?}", report.events);

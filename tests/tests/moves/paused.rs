@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use migrated::phase::{Outcome, Phase};
-use migrated::report::Undone;
+use migrated::report::{PauseEnd, Undone};
 use tests::guest_kit::place::Place;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
@@ -23,8 +23,8 @@ use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
 use tests::world::Plan;
 
-use crate::MAIN_JOB;
 use crate::in_doubt::{cut_the_way_back, hold_the_handover};
+use crate::{MAIN_JOB, insist_on_its_own_bytes};
 
 /// What of the guest's card passes where it has been.
 const ITS_CARD: &str = "ether src 52:54:00:10:00:10";
@@ -73,6 +73,9 @@ pub fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destinatio
     assert!(wanted.iter().all(|one| abort.undone.contains(one)), "{abort:?}");
     assert!(report.phases.iter().any(|(phase, _)| *phase == Phase::StopAndCopy), "{:?}", report.phases);
     assert!(report.phases.iter().all(|(phase, _)| *phase != Phase::Commitment), "{:?}", report.phases);
+    let [pause] = &report.pauses[..] else { panic!("it stood still once: {:?}", report.pauses) };
+    assert_eq!((pause.attempt, pause.phase, pause.end), (1, Phase::StopAndCopy, PauseEnd::Resumed));
+    assert_eq!(report.downtime_ms, Some(pause.lasted_ms));
     assert_eq!(hosts.state(End::SiteA, "web"), "running");
     assert_eq!(hosts.tunnels(End::SiteA), [] as [String; 0]);
     hosts.world.wan.restore(End::SiteB);
@@ -82,7 +85,7 @@ pub fn cut_off_while_it_is_paused_a_guest_goes_on_at_a_cancel_and_the_destinatio
 
 /// S2-33, S2-44, S3-36.
 pub fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alone_and_the_source_asks() {
-    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(5))));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(8))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let captured = hosts.site(End::SiteA).capture("br0", ITS_CARD);
@@ -114,7 +117,7 @@ pub fn with_the_way_back_cut_after_releasing_the_guest_is_at_the_destination_alo
 
 /// M3, S2-44: the deadline runs while the link is down; the migration goes on when it is back.
 pub fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_moves_when_the_link_is_back() {
-    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(5))));
+    let hosts = require!(Hosts::with(Plan::default(), &impatient(Duration::from_secs(8))));
     let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
     let prober = resident.watch(&hosts);
     let pause = hold_the_pause(&hosts, End::SiteA);
@@ -128,7 +131,13 @@ pub fn cut_off_while_it_is_paused_a_guest_runs_again_after_its_deadline_and_move
     sending.wait_until("S2-44: its limit again, now that the guest runs", |status| {
         status.phase == Phase::PreCopy && status.link.limit_bytes_per_s == Some(4_000_000)
     });
-    sending.end().moved();
+    let report = sending.end().moved();
+    let [given_up, moved] = &report.pauses[..] else { panic!("two pauses: {:?}", report.pauses) };
+    assert_eq!((given_up.attempt, given_up.end), (1, PauseEnd::Resumed));
+    assert_eq!((moved.attempt, moved.end), (2, PauseEnd::Moved));
+    assert!(given_up.lasted_ms >= 8_000, "its deadline: {given_up:?}");
+    assert_eq!(report.downtime_ms, Some(given_up.lasted_ms + moved.lasted_ms));
+    insist_on_its_own_bytes(&report);
     // It hears of the end a quarter of a second later.
     wait_until(PATIENCE, "both to say so", || hosts.states("web") == ["moved", "running"]);
     prober.wait_for_answers(20);

@@ -36,17 +36,16 @@ fn settings() -> Settings {
     }
 }
 
-/// A guest that halts, with a disk that takes half a minute on a slow link.
-fn run(hosts: &Hosts, name: &str) {
-    let site = hosts.site(End::SiteA);
+/// A guest that halts, with a disk that takes half a minute on a slow link. Gives its description.
+fn describe(hosts: &Hosts, end: End, name: &str) -> String {
+    let site = hosts.site(end);
     site.shell(&format!("head -c 8M /dev/urandom > /site/images/{name}.raw"));
     boot_sector::install(&site.join("images").join(format!("{name}.raw")), boot_sector::HALTING);
     let description = format!(
         "name = {name:?}\nmemory_mib = 128\naccel = \"tcg\"\n[[disk]]\nid = \"root\"\nimage = \"{name}.raw\"\n"
     );
     fs::write(site.join(format!("{name}.toml")), description).expect("write a description");
-    let description = site.inside(format!("{name}.toml")).display().to_string();
-    hosts.migrated(End::SiteA, &["run", &description]).run();
+    site.inside(format!("{name}.toml")).display().to_string()
 }
 
 fn slowly(hosts: &Hosts, guest: &str) -> Sending {
@@ -96,7 +95,7 @@ fn two_guests() -> Result<Hosts, Missing> {
     requires::root()?;
     let hosts = Hosts::with(Plan::default(), &settings())?;
     for name in ["one", "two"] {
-        run(&hosts, name);
+        hosts.migrated(End::SiteA, &["run", &describe(&hosts, End::SiteA, name)]).run();
     }
     Ok(hosts)
 }
@@ -122,6 +121,14 @@ pub fn of_two_guests_that_want_the_same_room_one_gets_it_until_it_is_given_back(
     // It counts from the look on, also for those who only look.
     let looked = hosts.migrated(End::SiteA, &look(other)).refused();
     assert!(looked.contains(&held), "{looked}");
+    // And for those who start a guest there, who are told all that is in the way at once.
+    let third = describe(&hosts, End::SiteB, "third");
+    let site = hosts.site(End::SiteB);
+    site.shell("rm /site/images/third.raw");
+    let taken = hosts.migrated(End::SiteB, &["run", &third]).refused();
+    assert!(taken.contains("memory: 128 MiB are needed") && taken.contains(&held), "{taken}");
+    assert!(taken.contains("disk root: image third.raw: it is not in images_dir"), "{taken}");
+    assert_eq!(hosts.state(End::SiteB, "third"), "", "it never was a guest of this host");
 
     // Cancelled.
     hosts.migrated(End::SiteA, &["cancel", &id]).run();
@@ -145,8 +152,14 @@ pub fn of_two_guests_that_want_the_same_room_one_gets_it_until_it_is_given_back(
     hosts.send(End::SiteA, &[guest, "site-b"]).end().moved();
     let looked = hosts.migrated(End::SiteA, &look(other)).refused();
     assert!(looked.contains("memory: 128 MiB are needed"), "{looked}");
+    let third = describe(&hosts, End::SiteB, "third");
+    let taken = hosts.migrated(End::SiteB, &["run", &third]).refused();
+    assert!(taken.contains("memory: 128 MiB are needed") && !taken.contains("disk"), "{taken}");
     hosts.migrated(End::SiteB, &["stop", guest, "--now"]).run();
     wait_until_free(&hosts, other);
+    hosts.migrated(End::SiteB, &["run", &third]).run();
+    let looked = hosts.migrated(End::SiteA, &look(other)).refused();
+    assert!(looked.contains("memory: 128 MiB are needed"), "{looked}");
 }
 
 /// S0-37: after a crash of either daemon, and when the link does not come back.

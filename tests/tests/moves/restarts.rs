@@ -54,6 +54,8 @@ pub fn daemons_that_are_killed_and_started_again_move_the_guest_all_the_same() {
     let left: u64 = after.disks.iter().map(|disk| disk.left_bytes).sum();
     // What was on its way is sent again; that is at most a window.
     assert!(left <= left_before + (17 << 20), "copied again: {left} bytes left after {left_before}");
+    let sent = |status: &Status| status.disks[0].sent_bytes;
+    assert!(sent(&after) >= sent(&before), "the account goes on: {after:?} after {before:?}");
 
     restart(&mut hosts, End::SiteB);
     wait_until(&hosts, &id, "another attempt", |status| status.phase != Phase::PreCopy);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use super::starting;
 use crate::api::{Failure, FailureCode, GuestState};
 use crate::guest::Guest;
 use crate::io::machine::{DiskRoles, Machine, MachineError, Start};
@@ -28,6 +29,13 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
     })?;
     let claim = site.guests.claim_new(guest.clone(), Task::Start)?;
     is_not_elsewhere(site, &guest.name)?;
+    let room = match starting::promise(site, &guest).await {
+        Ok(room) => room,
+        Err(failure) => {
+            claim.forget_if_new();
+            return Err(failure);
+        }
+    };
     let how = restore.map_or(Start::Boot, Start::Restore);
     let machine = match Machine::start(&site.config, &guest, how, DiskRoles::Primary).await {
         Ok(machine) => machine,
@@ -45,6 +53,7 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
         return Err(Failure::new(FailureCode::Failed, message, "nothing of it is left running"));
     }
     site.tend(&claim, machine);
+    room.keep();
     answered(claim).await
 }
 

@@ -53,13 +53,25 @@ impl Visit {
     }
 
     /// The source knows that the guest runs here: the account is closed, if it is written down that the guest is here. It
-    /// may say so over another link than the one over which the guest came.
-    pub(super) fn conclude(&self, migration: &str) -> Result<()> {
-        let site = &self.site;
-        let records = site.journal.records();
+    /// may say so over another link than the one over which the guest came. Said once more over that one, it has nothing
+    /// left to ask for, and the guest is let go of.
+    pub(super) async fn conclude(&mut self, migration: &str) -> Result<()> {
+        let records = self.site.journal.records();
         let last = records.iter().rev().find(|record| record.migration == migration);
-        let last = last.filter(|last| last.peer == self.link.peer() && last.step == Step::Started);
-        let Some(last) = last.cloned() else { return Ok(()) };
+        let Some(last) = last.filter(|last| last.peer == self.link.peer()) else { return Ok(()) };
+        let is_this_one = self.arrival.as_ref().is_some_and(|arrival| arrival.reserve.migration == migration);
+        match last.step {
+            Step::Started => self.close_account(last.clone()),
+            Step::Done if is_this_one && self.stage == Stage::Running => {
+                self.let_go().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn close_account(&self, last: Record) -> Result<()> {
+        let site = &self.site;
         let done = Record { step: Step::Done, unix_ms: unix_ms(), ..last.clone() };
         tokio::task::block_in_place(|| {
             site.guests.save(&last.guest).context("cannot write down in state_dir that the guest is here")?;

@@ -76,7 +76,7 @@ impl Parts {
             qmp = monitor(&paths.monitor) => Ok((qmp?, qemu)),
             status = qemu.ended() => {
                 let status = status.map(|status| status.to_string()).unwrap_or_default();
-                Err(MachineError::Qemu(format!("it ended at once ({status}): {}", log.tail())))
+                Err(MachineError::Qemu(format!("it ended at once ({status}): {}", log.reason())))
             }
         }
     }

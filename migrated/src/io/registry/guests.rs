@@ -188,7 +188,13 @@ impl<M: Clone> Guests<M> {
 impl<M> Known<M> {
     fn take(&mut self, task: Task) -> Result<(), Failure> {
         if let Some(other) = &self.task {
-            let message = format!("guest {:?} is {}", self.record.guest.name, other.words());
+            let name = &self.record.guest.name;
+            if let (Task::Arrive { migration, from }, Some(_)) = (other, &self.machine) {
+                let message = format!("guest {name:?} has just arrived from {from} ({migration})");
+                let hint = "try again in a moment: that move is being ended";
+                return Err(Failure::new(FailureCode::Conflict, message, hint));
+            }
+            let message = format!("guest {name:?} is {}", other.words());
             let hint = match other {
                 Task::Leave { migration, .. } => {
                     format!("wait for it, or give it up by `migrated cancel {migration}`")
@@ -300,5 +306,32 @@ impl<M: Clone> Drop for Claim<M> {
             known.task = None;
         }
         self.guests.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUEST: &str = "name = \"web\"\nmemory_mib = 128\n[boot]\nkernel = \"k\"\n";
+
+    #[test]
+    fn who_wants_a_guest_that_arrives_is_told_to_cancel_only_while_that_can_be() {
+        let folder = std::env::temp_dir().join(format!("migrated-guests-{}", std::process::id()));
+        let guests = Guests::<u32>::load(&folder).unwrap();
+        let task = Task::Arrive { migration: "0e2f9a61".into(), from: "site-a".into() };
+        let claim = guests.claim_new(Guest::parse(GUEST).unwrap(), task).unwrap();
+        let refused = || guests.claim("web", Task::Pause).unwrap_err();
+        let on_its_way = refused();
+        assert!(on_its_way.message.contains("is arriving from site-a"), "{on_its_way:?}");
+        assert!(on_its_way.hint.contains("cancel it at \"site-a\""), "{on_its_way:?}");
+        // It runs here, and the move is only being ended.
+        claim.set_machine(Some(7));
+        let here = refused();
+        assert!(here.message.contains("has just arrived from site-a (0e2f9a61)"), "{here:?}");
+        assert!(here.hint.contains("in a moment") && !here.hint.contains("cancel"), "{here:?}");
+        drop(claim);
+        assert!(guests.claim("web", Task::Pause).is_ok());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use crate::link::addresses::Found;
 use crate::phase::{Outcome, Phase};
 use crate::progress::Series;
 use crate::quantity::ms;
-use crate::report::{DiskReport, LinkReport, ProbeReport, RamReport, Report};
+use crate::report::{DiskReport, LinkReport, Pause, PauseEnd, ProbeReport, RamReport, Report};
 use crate::status::Status;
 
 /// When each phase began, and what the disks said last: what is gone when the report is written.
@@ -43,7 +43,7 @@ impl Account {
     /// Keeps what blockd says, before it is ended.
     pub async fn ask_disks(&mut self, context: &Arc<Context>) {
         for (_, described, disk) in context.copied_disks() {
-            if let Ok(status) = disk.status().await {
+            if let Ok(status) = context.look_at(&described.id, &disk).await {
                 self.disks.insert(described.id, status);
             }
         }
@@ -53,13 +53,16 @@ impl Account {
     pub fn report(&self, context: &Arc<Context>, outcome: Outcome, reasons: &[String]) -> Report {
         let status = context.handle.status();
         let now = context.now();
-        let known = context.known();
-        let downtime = known.paused_at.zip(known.running_at).map(|(paused, running)| running - paused);
-        let final_pass = downtime.filter(|_| outcome == Outcome::Moved);
-        let end = known.running_at.map_or(now, |at| at - context.begun);
-        let looked = (status.ram.raw_bytes, status.ram.sent_bytes);
-        let (ram_raw, ram_sent) = known.ram.as_ref().map_or(looked, |ram| ram.bytes());
-        let raw_at_pause = self.ram_raw_at_pause.unwrap_or(ram_raw);
+        let has_ended = context.machine.has_ended();
+        let mut known = context.known();
+        known.count_carried();
+        let known = &known;
+        let pauses = pauses(known, outcome, has_ended, now);
+        let last = pauses.last().filter(|_| outcome == Outcome::Moved);
+        let end = known.running_at.unwrap_or(now);
+        let (raw_bytes, sent_bytes) = known.costs.tally.memory_bytes();
+        let raw_now = known.ram.as_ref().map_or(0, |ram| ram.bytes().0);
+        let raw_at_pause = self.ram_raw_at_pause.unwrap_or(raw_now);
         Report {
             id: context.handle.id().to_owned(),
             guest: context.guest.name.clone(),
@@ -72,21 +75,22 @@ impl Account {
             total_ms: ms(end),
             phases: self.phases(now),
             events: known.events.clone(),
-            downtime_ms: downtime.map(ms),
+            downtime_ms: (!pauses.is_empty()).then(|| pauses.iter().map(|pause| pause.lasted_ms).sum()),
             downtime_error_ms: status.link.rtt_us.div_ceil(2000),
             predicted_downtime_ms: status.predicted_downtime_ms,
             blackout_round_trips: known.round_trips,
-            link: link_report(&status, &known),
+            link: link_report(&status, known),
             ram: RamReport {
                 total_bytes: status.ram.total_bytes,
-                raw_bytes: ram_raw,
-                sent_bytes: ram_sent,
+                raw_bytes,
+                sent_bytes,
                 passes: status.ram.passes,
                 dirty_bytes_per_s: status.ram.dirty_bytes_per_s,
-                final_pass_bytes: final_pass.map_or(0, |_| ram_raw.saturating_sub(raw_at_pause)),
+                final_pass_bytes: last.map_or(0, |_| raw_now.saturating_sub(raw_at_pause)),
                 final_pass_ms: known.final_pass_ms,
             },
-            disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known, now)).collect(),
+            disks: self.disks.iter().map(|(id, disk)| disk_report(id, disk, known, now)).collect(),
+            pauses,
         }
     }
 
@@ -95,32 +99,39 @@ impl Account {
         let timed = self.entered.iter().zip(ends);
         timed.map(|((phase, began), end)| (*phase, ms(end.saturating_sub(*began)))).collect()
     }
+}
 
-    fn disk_report(&self, id: &str, disk: &DiskStatus, known: &Known, now: Duration) -> DiskReport {
-        let replication = &disk.replication;
-        let seal = known.seals.get(id);
-        let series = known.deltas.get(id);
-        let recorded_s = self
-            .entered
-            .iter()
-            .find(|(phase, _)| *phase == Phase::Bulk)
-            .map_or(0.0, |(_, at)| now.saturating_sub(*at).as_secs_f64());
-        DiskReport {
-            id: id.to_owned(),
-            size_bytes: disk.identity.size_bytes,
-            raw_bytes: replication.raw_bytes_total,
-            sent_bytes: replication.sent_bytes_total,
-            deltas_total: replication.deltas_total,
-            delta_bytes: replication.delta_bytes_total,
-            deltas_per_s: if recorded_s > 0.0 { replication.deltas_total as f64 / recorded_s } else { 0.0 },
-            deltas_series: series.map_or_else(Vec::new, |series| series.steps().to_vec()),
-            deltas_series_step_s: series.map_or(1, Series::step_s),
-            coalesced_total: replication.coalesced_total,
-            is_sealed: seal.is_some(),
-            verified_leaves: seal.and_then(|seal| seal.sealed.compared_leaves),
-            verified_before_leaves: seal.and_then(|seal| seal.sealed.compared_before_leaves),
-            seal_ms: seal.map_or(0, |seal| seal.took_ms),
-        }
+/// Every pause of every attempt. One whose end nobody has said has ended with what became of the guest.
+fn pauses(known: &Known, outcome: Outcome, has_ended: bool, now: Duration) -> Vec<Pause> {
+    let mut pauses = known.costs.pauses.clone();
+    if outcome == Outcome::Moved {
+        pauses.end(PauseEnd::Moved, known.running_at.unwrap_or(now));
+    } else if has_ended {
+        pauses.end(PauseEnd::Ended, now);
+    }
+    pauses.list(now)
+}
+
+fn disk_report(id: &str, disk: &DiskStatus, known: &Known, now: Duration) -> DiskReport {
+    let sent = known.costs.tally.disk(id);
+    let seal = known.seals.get(id);
+    let series = known.deltas.get(id);
+    let recorded_s = known.costs.recorded_since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64());
+    DiskReport {
+        id: id.to_owned(),
+        size_bytes: disk.identity.size_bytes,
+        raw_bytes: sent.raw_bytes(),
+        sent_bytes: sent.sent_bytes(),
+        deltas_total: sent.deltas_total(),
+        delta_bytes: sent.delta_bytes(),
+        deltas_per_s: if recorded_s > 0.0 { sent.deltas_total() as f64 / recorded_s } else { 0.0 },
+        deltas_series: series.map_or_else(Vec::new, |series| series.steps().to_vec()),
+        deltas_series_step_s: series.map_or(1, Series::step_s),
+        coalesced_total: sent.coalesced_total(),
+        is_sealed: seal.is_some(),
+        verified_leaves: seal.and_then(|seal| seal.sealed.compared_leaves),
+        verified_before_leaves: seal.and_then(|seal| seal.sealed.compared_before_leaves),
+        seal_ms: seal.map_or(0, |seal| seal.took_ms),
     }
 }
 
@@ -133,7 +144,7 @@ fn link_report(status: &Status, known: &Known) -> LinkReport {
         .unwrap_or((link.rtt_us, link.goodput_bytes_per_s));
     let found = known.link.as_ref().map(|link| link.found()).unwrap_or_default();
     LinkReport {
-        sent_bytes: link.sent_bytes,
+        sent_bytes: known.costs.tally.link_sent_bytes(),
         rtt_min_us,
         goodput_bytes_per_s,
         congestion_control: link.congestion_control,

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use blockd::control::Sealed;
+use blockd::control::{Sealed, Status as DiskStatus};
 use blockd::replica::encoding::Compression;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tunnel::Tunnel;
 
 use crate::convergence::TimeLimit;
+use crate::costs::{Costs, Tally};
 use crate::guest::{Disk as DiskOf, Guest};
-use crate::io::disk::Disk;
+use crate::io::disk::{Disk, DiskError};
 use crate::io::journal_file::unix_ms;
 use crate::io::keys::Peer;
 use crate::io::link::Link;
@@ -29,7 +30,7 @@ use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
 use crate::quantity::ms;
-use crate::report::Undone;
+use crate::report::{PauseEnd, Undone};
 use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
@@ -55,31 +56,6 @@ pub struct Options {
     pub time_limit: TimeLimit,
 }
 
-/// What of a migration the daemon after this one has to know; the journal says how far it came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departure {
-    /// Its number.
-    pub migration: String,
-    /// Which guest.
-    pub guest: String,
-    /// To which host.
-    pub to: String,
-    /// How.
-    pub options: Options,
-    /// Bytes a second over all channels.
-    pub bandwidth_bytes_per_s: Option<u64>,
-    /// The guest ran when it was asked for.
-    pub ran: bool,
-    /// The generation of its disks after the move.
-    pub generation: u64,
-    /// An operator has taken the guest back: the destination is to be told.
-    #[serde(default)]
-    pub is_taken_back: bool,
-    /// The guest is at home where it goes.
-    #[serde(default)]
-    pub to_home: bool,
-}
-
 /// What the destination has said so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
@@ -91,6 +67,18 @@ pub struct Heard {
     pub failed: Option<String>,
     /// Its control channel has ended.
     pub gone: bool,
+}
+
+/// Whether a migration is kept for the daemon after this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing was promised yet.
+    #[default]
+    NotYet,
+    /// It is.
+    Open,
+    /// It has ended.
+    Over,
 }
 
 /// The context of one migration.
@@ -111,7 +99,11 @@ pub struct Context {
     pub begun: Instant,
     /// What the destination has said.
     pub heard: watch::Sender<Heard>,
+    /// What of it is kept for the daemon after this one.
+    pub(super) kept: Mutex<Kept>,
     known: Mutex<Known>,
+    /// Who looks at the disks, so that none counts what another has counted since.
+    look: AsyncMutex<()>,
     /// Relays and listeners that live as long as the migration.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -147,10 +139,10 @@ pub struct Known {
     pub tunnels: Vec<Tunnel>,
     /// The memory's way into the link.
     pub ram: Option<RamOut>,
-    /// When QEMU said STOP.
-    pub paused_at: Option<Instant>,
+    /// What it has cost so far.
+    pub costs: Costs,
     /// When the destination said that the guest runs.
-    pub running_at: Option<Instant>,
+    pub running_at: Option<Duration>,
     /// Milliseconds from the pause until QEMU had sent the last memory.
     pub final_pass_ms: u64,
     /// Smallest round trip and best goodput of the link that were seen.
@@ -165,6 +157,8 @@ pub struct Known {
     pub events: Vec<(u64, String)>,
     /// The guest's packets were turned to the destination.
     pub is_switched: bool,
+    /// Something of its path could not be removed, which is tried again when the migration has ended.
+    pub is_mended_later: bool,
     /// What was undone.
     pub undone: Vec<Undone>,
 }
@@ -182,6 +176,18 @@ impl Known {
     /// A link was made before, by this daemon or the one before it.
     pub fn has_begun(&self) -> bool {
         self.links > 0 || self.is_taken_up
+    }
+
+    /// Counts what link and memory have carried since the last look at them. To be called before one of them goes.
+    pub fn count_carried(&mut self) -> &Tally {
+        let tally = &mut self.costs.tally;
+        if let Some(link) = &self.link {
+            tally.handle_link(link.status().sent_bytes);
+        }
+        if let Some(ram) = &self.ram {
+            tally.handle_memory(ram.bytes());
+        }
+        tally
     }
 }
 
@@ -204,7 +210,9 @@ impl Context {
             options,
             begun: Instant::now(),
             heard: watch::Sender::default(),
+            kept: Mutex::default(),
             known: Mutex::default(),
+            look: AsyncMutex::default(),
             tasks: Mutex::new(JoinSet::new()),
         }
     }
@@ -217,6 +225,20 @@ impl Context {
     /// What was found so far. Held for a look or a change, never while something is awaited.
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("nothing panics while it holds what is known")
+    }
+
+    /// The guest stands still from now on.
+    pub fn note_pause(&self) {
+        let phase = self.handle.status().phase;
+        self.known().costs.pauses.begin(phase, self.now());
+    }
+
+    /// The destination has said that the guest runs.
+    pub fn note_running(&self) {
+        let now = self.now();
+        let mut known = self.known();
+        known.running_at.get_or_insert(now);
+        known.costs.pauses.end(PauseEnd::Moved, now);
     }
 
     /// The link, once it is made.
@@ -234,6 +256,14 @@ impl Context {
         let of = |id: &str| self.machine.disks().iter().find(|disk| disk.id() == id).cloned();
         let numbered = (0..).zip(&self.guest.disks);
         numbered.filter_map(|(number, disk)| Some((number, disk.clone(), of(&disk.id)?))).collect()
+    }
+
+    /// What a disk's daemon says of itself; what has gone over of it counts.
+    pub async fn look_at(&self, id: &str, disk: &Disk) -> Result<DiskStatus, DiskError> {
+        let _turn = self.look.lock().await;
+        let status = disk.status().await?;
+        self.known().costs.tally.handle_disk(id, &status.replication);
+        Ok(status)
     }
 
     /// A path for a socket of this migration, nothing at it.
@@ -258,30 +288,6 @@ impl Context {
         if known.links == link {
             self.heard.send_modify(change);
         }
-    }
-
-    /// What the daemon after this one has to know.
-    pub fn departure(&self) -> Departure {
-        let known = self.known();
-        Departure {
-            migration: self.handle.id().to_owned(),
-            guest: self.guest.name.clone(),
-            to: self.peer.name.clone(),
-            options: self.options.clone(),
-            bandwidth_bytes_per_s: *self.handle.bandwidth().borrow(),
-            ran: known.ran,
-            generation: known.generation,
-            is_taken_back: known.is_taken_back,
-            to_home: known.to_home,
-        }
-    }
-
-    /// Keeps it.
-    pub fn keep_departure(&self) -> Result<()> {
-        let departure = self.departure();
-        let kept =
-            tokio::task::block_in_place(|| self.site.departures.save(&departure.migration, &departure));
-        kept.context("cannot write down in state_dir what is to be moved")
     }
 
     /// Ends all tasks.
@@ -326,7 +332,7 @@ impl Context {
     /// Counts a round trip that the paused guest waits for.
     pub fn count_round_trip(&self) {
         let mut known = self.known();
-        known.round_trips += u32::from(known.paused_at.is_some());
+        known.round_trips += u32::from(known.costs.pauses.since().is_some());
     }
 
     /// Journals a promise; it is durable when this returns.

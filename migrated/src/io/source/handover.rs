@@ -25,6 +25,9 @@ const FRESH: Duration = Duration::from_millis(200);
 const PING_LIMIT: Duration = Duration::from_secs(1);
 const PING_ROUND_TRIPS: u32 = 4;
 
+/// How long a destination may take to let go of a guest that is there.
+const LET_GO_LIMIT: Duration = Duration::from_secs(5);
+
 /// A destination that has taken the guest is asked again after this long, whether it runs.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
@@ -118,7 +121,7 @@ async fn ask(context: &Arc<Context>) -> Result<bool> {
 fn note(context: &Arc<Context>, taken: bool, running: bool) {
     context.event(if taken { "commitment: taken" } else { "commitment: not taken" });
     if taken && running {
-        context.known().running_at.get_or_insert_with(std::time::Instant::now);
+        context.note_running();
         context.heard.send_modify(|heard| heard.running = true);
     }
 }
@@ -126,16 +129,30 @@ fn note(context: &Arc<Context>, taken: bool, running: bool) {
 /// Lets the destination close its account: this host knows that the guest runs there. Where it does not answer now it is
 /// told later; if that is lost, nothing is: the destination only keeps the account open.
 pub async fn conclude(context: &Arc<Context>) {
-    let request = Request::Concluded { migration: context.handle.id().to_owned() };
-    if let Ok(client) = context.client()
-        && matches!(timeout(PING_LIMIT, client.order(request.clone())).await, Ok(Ok(())))
-    {
+    if say_concluded(context, PING_LIMIT).await {
         return;
     }
     context.event("the destination will be told later that its account can be closed");
     let (site, to) = (Arc::clone(&context.site), context.peer.name.clone());
     let limit = Duration::from_millis(site.config.migration.lease_ms);
+    let request = Request::Concluded { migration: context.handle.id().to_owned() };
     tokio::spawn(async move { timeout(limit, ask_for_ever(&site, &to, request)).await });
+}
+
+/// Lets the destination let go of the guest, so that who is told of the end can do the next thing with it there, too.
+/// Without an answer it does so when the link ends.
+pub async fn let_go(context: &Arc<Context>) {
+    if !say_concluded(context, LET_GO_LIMIT).await {
+        tracing::debug!(migration = context.handle.id(), "the destination lets go when it sees the link end");
+    }
+}
+
+async fn say_concluded(context: &Arc<Context>, limit: Duration) -> bool {
+    let request = Request::Concluded { migration: context.handle.id().to_owned() };
+    match context.client() {
+        Ok(client) => matches!(timeout(limit, client.order(request)).await, Ok(Ok(()))),
+        Err(_) => false,
+    }
 }
 
 /// Waits until the guest runs at the destination; asks again over a new link where the old one ends. False: it does not,

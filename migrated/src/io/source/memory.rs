@@ -1,7 +1,7 @@
 //! The memory's operations: QEMU sends into a socket of ours, and is asked how far it is.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
@@ -46,7 +46,12 @@ pub async fn start(context: &Arc<Context>) -> Result<()> {
         .context("QEMU does not send its memory")?
         .context("cannot take QEMU's memory")?;
     let ram = RamOut::start(stream, channel, link, context.options.compression);
-    context.known().ram = Some(ram);
+    {
+        let mut known = context.known();
+        known.count_carried();
+        known.costs.tally.handle_new_memory();
+        known.ram = Some(ram);
+    }
     context.event("memory: the first pass begins");
     Ok(())
 }
@@ -63,14 +68,13 @@ pub async fn set_limits(context: &Arc<Context>, limits: RamLimits) -> Result<()>
 /// Waits until QEMU has paused the guest, with all but the last memory sent.
 pub async fn await_pause(context: &Arc<Context>) -> Result<()> {
     wait_for(context, "pre-switchover").await?;
-    let mut known = context.known();
     // It may be shut: QEMU had little enough left to pause the guest all the same.
-    if let Some(ram) = &known.ram {
+    if let Some(ram) = &context.known().ram {
         ram.open_for_good();
     }
     // QEMU says so too, but what it says may be lost with a connection (M4). One that stood still already was not paused.
-    if known.ran {
-        known.paused_at.get_or_insert_with(Instant::now);
+    if context.known().ran {
+        context.note_pause();
     }
     Ok(())
 }

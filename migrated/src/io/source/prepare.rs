@@ -55,8 +55,10 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     }
     let mut generation = context.site.generation_of(&context.guest.name);
     for (_, described, disk) in context.copied_disks() {
-        let status =
-            disk.status().await.with_context(|| format!("disk {:?} does not answer", described.id))?;
+        let status = context
+            .look_at(&described.id, &disk)
+            .await
+            .with_context(|| format!("disk {:?} does not answer", described.id))?;
         generation = generation.max(status.identity.generation);
         if status.requests.has_lost_writes {
             let what =
@@ -126,9 +128,11 @@ pub async fn connect(context: &Arc<Context>) -> Result<()> {
         let mut known = context.known();
         // It may have changed while the link was made.
         link.set_bandwidth(*limit.borrow());
+        known.count_carried();
         known.link = Some(link);
         known.client = Some(client);
         known.links += 1;
+        known.costs.tally.handle_new_link();
         known.links
     };
     context.heard.send_modify(|heard| heard.gone = false);
@@ -163,11 +167,10 @@ pub async fn control(link: &Link) -> Result<(PeerClient, mpsc::Receiver<Notice>)
 async fn listen(context: std::sync::Weak<Context>, link: u32, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         let Some(context) = context.upgrade() else { return };
-        let now = std::time::Instant::now();
         match notice {
             Notice::Loaded {} => context.hear(link, |heard| heard.loaded = true),
             Notice::Running {} => {
-                context.known().running_at.get_or_insert(now);
+                context.note_running();
                 context.hear(link, |heard| heard.running = true);
             }
             Notice::Failed { reason } => context.hear(link, |heard| heard.failed = Some(reason)),
@@ -212,7 +215,8 @@ async fn suspend(context: &Arc<Context>) -> Result<()> {
         return Ok(());
     }
     context.machine.qmp().stop().await.context("cannot suspend the guest")?;
-    context.known().paused_at = Some(std::time::Instant::now());
+    context.note_pause();
+    context.keep_costs();
     context.event("the guest is suspended for the move");
     Ok(())
 }

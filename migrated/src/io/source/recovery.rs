@@ -7,16 +7,18 @@
 //! The guest comes first: the daemon's start waits for nothing of this, and what is taken up begins with the guest.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::time::{sleep, timeout};
 
-use super::context::{Context, Departure};
+use super::context::Context;
+use super::departure::Departure;
 use super::path;
 use super::prepare::control;
 use super::start::limits;
 use crate::api::{Failure, FailureCode};
+use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
 use crate::io::link::Link;
 use crate::io::machine::Machine;
@@ -27,6 +29,7 @@ use crate::migration::Migration;
 use crate::peer::{Answer, Request};
 use crate::recover::{AtSource, source as decide};
 use crate::status::Status;
+use crate::trouble::Repeated;
 
 /// How long one attempt to ask a peer may take, and the pause after it.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
@@ -73,6 +76,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
         generation,
         is_taken_back,
         to_home,
+        costs,
     } = departure;
     let peer = site.link.peers.by_name(&to).ok_or_else(|| {
         let message = format!("guest {guest:?} was on its way to {to:?}, which is not paired any more");
@@ -81,7 +85,9 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
     let guest = claim.known().record.guest;
     let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(bandwidth_bytes_per_s);
     let handle = site.migrations.begin(status)?;
-    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
+    let mut context = Context::new(Arc::clone(site), handle, machine, guest, peer, options);
+    context.go_on_with(costs);
+    let context = Arc::new(context);
     {
         let mut known = context.known();
         known.ran = ran;
@@ -168,14 +174,34 @@ fn promise(site: &Site, departure: &Departure, step: Step) -> Result<()> {
 
 /// Nothing is open, but the daemon ended before it had tidied up.
 async fn tidy(site: Arc<Site>, departure: Departure) {
-    if let Ok(machine) = site.guests.find(&departure.guest).map(|known| known.machine) {
-        for disk in machine.iter().flat_map(Machine::disks) {
-            if let Err(error) = disk.reclaim().await {
-                tracing::warn!(migration = departure.migration, %error, "a disk still records");
-            }
+    let known = site.guests.find(&departure.guest).ok();
+    for disk in known.iter().flat_map(|known| &known.machine).flat_map(Machine::disks) {
+        if let Err(error) = disk.reclaim().await {
+            tracing::warn!(migration = departure.migration, %error, "a disk still records");
         }
     }
+    if let Some(known) = known.filter(|known| departure.options.wan && known.record.moved_to.is_none()) {
+        remove_leftovers(&departure.migration, &known.record.guest).await;
+    }
     forget(&site, &departure.migration);
+}
+
+/// Packet rules and devices of a move that was rolled back and that could not be removed then.
+async fn remove_leftovers(migration: &str, guest: &Guest) {
+    for number in path::tunnel_numbers(migration, guest) {
+        let mut repeated = Repeated::default();
+        let begun = Instant::now();
+        while let Err(error) = tunnel::remove_leftovers(number).await {
+            if repeated.handle_failure(begun.elapsed()) {
+                tracing::error!(
+                    migration,
+                    guest = guest.name,
+                    "what is left of a tunnel stays yet: {error:#}"
+                );
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
 }
 
 /// The guest is here by an operator's word: the destination is told when it can be reached, however long that takes.

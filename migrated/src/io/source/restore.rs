@@ -1,7 +1,8 @@
 //! Makes the source whole again, whatever was done: taps up, packets back, disks unsealed, the guest as it was.
 //!
 //! Every step looks first and does only what is missing, so it can be done again at any time and in any state. The
-//! guest comes first: what is slow, and what concerns the destination, comes after it runs.
+//! guest comes first: what is slow, and what concerns the destination, comes after it runs. Packet rules that cannot be
+//! removed hold up neither the guest nor who wants something of it: that is tried again by itself (`mend`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use super::{disks, path};
 use crate::journal::Step;
 use crate::peer::Request;
 use crate::qmp::{IO_ERROR, MigrateInfo};
-use crate::report::Undone;
-use crate::trouble::of_the_guest;
+use crate::report::{PauseEnd, Undone};
+use crate::trouble::{Repeated, of_the_guest};
 
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -33,75 +34,87 @@ const ABORT_LIMIT: Duration = Duration::from_secs(5);
 /// Restores the source; repeats until it is done, or QEMU has ended.
 pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
     stop_memory(context);
-    while let Err(error) = guest(context).await {
-        say_trouble(context, &error);
+    let mut repeated = Repeated::default();
+    let path = loop {
+        match guest(context).await {
+            Ok(path) => break path,
+            Err(error) => say_trouble(context, &mut repeated, &error),
+        }
         if context.machine.has_ended() {
             context.event("the guest's QEMU has ended");
-            break;
+            break Ok(());
         }
         sleep(AGAIN).await;
-    }
+    };
     if let Err(error) = context.promise(Step::RolledBack) {
         context.warn(format!("{error:#}"));
     }
-    rest(context, keep_disks).await;
+    rest(context, keep_disks, path).await;
 }
 
 /// Has the guest go on here, and lets go of the link; the disks stay in step. What comes next is another attempt.
 pub async fn retreat(context: &Arc<Context>) -> Result<()> {
     let (link, carriers) = {
         let mut known = context.known();
+        known.count_carried();
         known.client = None;
         (known.link.take(), std::mem::take(&mut known.carriers))
     };
     stop_memory(context);
     carriers.iter().for_each(AbortHandle::abort);
-    while let Err(error) = guest(context).await {
-        if context.machine.has_ended() {
-            bail!("the guest's QEMU has ended");
+    let mut repeated = Repeated::default();
+    let path = loop {
+        match guest(context).await {
+            Ok(path) => break path,
+            Err(_) if context.machine.has_ended() => bail!("the guest's QEMU has ended"),
+            Err(error) => say_trouble(context, &mut repeated, &error),
         }
-        say_trouble(context, &error);
         sleep(AGAIN).await;
-    }
+    };
     if let Some(link) = link {
         // It may be down for long; nobody waits for it.
         context.spawn(link.close());
     }
+    // Another attempt needs the way whole; without that this one ends, and the guest runs.
+    path?;
     path::remove(context).await?;
     let mut known = context.known();
-    known.paused_at = None;
+    known.costs.pauses.begin_again();
     known.reserved = None;
     known.seals.clear();
-    known.round_trips = 0;
     // Of a number that no link has: what the old one says is not heard any more.
     known.links += 1;
     context.heard.send_replace(Heard::default());
+    drop(known);
+    context.keep_costs();
     Ok(())
 }
 
 /// Closes the memory's way, so that QEMU is not stuck in a write while it is told to stop.
 fn stop_memory(context: &Arc<Context>) {
-    let ram = context.known().ram.take();
+    let ram = {
+        let mut known = context.known();
+        known.count_carried();
+        known.ram.take()
+    };
     if let Some(ram) = ram {
         ram.stop();
         context.undone(Undone::MemoryGivenUp);
     }
 }
 
-fn say_trouble(context: &Arc<Context>, error: &anyhow::Error) {
-    let trouble = format!("the guest cannot go on yet: {error:#}");
-    tracing::error!(migration = context.handle.id(), "{trouble}");
-    context.handle.update(|status| {
-        if status.warnings.last() != Some(&trouble) {
-            status.warnings.push(trouble);
-        }
-    });
+fn say_trouble(context: &Arc<Context>, repeated: &mut Repeated, error: &anyhow::Error) {
+    if repeated.handle_failure(context.now()) {
+        tracing::error!(migration = context.handle.id(), "the guest cannot go on yet: {error:#}");
+        context.warn(format!("the guest cannot go on yet: {error:#}"));
+    }
 }
 
-/// The guest, as it was.
-async fn guest(context: &Arc<Context>) -> Result<()> {
+/// The guest, as it was. Within it: whether its packets have their way back, which it does not wait for.
+async fn guest(context: &Arc<Context>) -> Result<Result<()>> {
     if context.machine.has_ended() {
-        return Ok(());
+        context.known().costs.pauses.end(PauseEnd::Ended, context.now());
+        return Ok(Ok(()));
     }
     // Before QEMU is told to give up: it goes on by itself then, and a write must find its disk.
     for (_, _, disk) in context.copied_disks() {
@@ -109,8 +122,8 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
             context.undone(Undone::DisksUnsealed);
         }
     }
-    path::switch_back(context).await?;
-    if std::mem::take(&mut context.known().is_switched) {
+    let path = path::switch_back(context).await;
+    if path.is_ok() && std::mem::take(&mut context.known().is_switched) {
         context.undone(Undone::PathBack);
     }
     let qmp = context.machine.qmp();
@@ -119,22 +132,40 @@ async fn guest(context: &Arc<Context>) -> Result<()> {
         qmp.cont().await?;
     }
     let state = qmp.state().await?;
+    let was_paused = matches!(state.as_str(), "running" | IO_ERROR) && end_pause(context);
     if state == IO_ERROR {
         // No attempt of ours mends its disk: it is at the source, and that is all that a rollback owes it.
         context.warn(of_the_guest(
             &context.guest.name,
             "the guest stands still at the source, a disk of its own fails",
         ));
-        return Ok(());
+        return Ok(path);
     }
     if context.known().ran && state != "running" {
         bail!("QEMU says that the guest is {state}");
     }
-    if context.known().paused_at.is_some() {
+    if was_paused {
         context.undone(Undone::GuestResumed);
     }
     context.event(format!("the guest is {state} at the source"));
-    Ok(())
+    Ok(path)
+}
+
+/// The guest does not stand still because of the move any more. True: it did.
+fn end_pause(context: &Arc<Context>) -> bool {
+    {
+        let now = context.now();
+        let mut known = context.known();
+        if known.costs.pauses.since().is_none() {
+            return false;
+        }
+        known.costs.pauses.end(PauseEnd::Resumed, now);
+    }
+    // At once: one that has no end in what is kept would last until a daemon after this one looks.
+    if let Err(error) = context.keep_departure() {
+        tracing::warn!(migration = context.handle.id(), "the account is not written down: {error:#}");
+    }
+    true
 }
 
 async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
@@ -151,7 +182,7 @@ async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
 }
 
 /// What does not hold the guest up.
-async fn rest(context: &Arc<Context>, keep_disks: bool) {
+async fn rest(context: &Arc<Context>, keep_disks: bool, path: Result<()>) {
     let client = context.client();
     if let Ok(client) = &client {
         let reason = context.handle.status().reasons.join("; ");
@@ -169,9 +200,17 @@ async fn rest(context: &Arc<Context>, keep_disks: bool) {
         }
     }
     let has_tunnels = !context.known().tunnels.is_empty();
-    match path::remove(context).await {
+    let removed = match path {
+        Ok(()) => path::remove(context).await,
+        Err(error) => Err(error),
+    };
+    match removed {
         Ok(()) if has_tunnels => context.undone(Undone::TunnelsRemoved),
         Ok(()) => {}
-        Err(error) => context.warn(format!("{error:#}")),
+        Err(error) => {
+            let until = "it is tried again until it can be, and the guest can be used meanwhile";
+            context.warn(format!("the way of the guest's packets is not as it was: {error:#}; {until}"));
+            context.known().is_mended_later = true;
+        }
     }
 }

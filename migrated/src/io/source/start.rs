@@ -51,7 +51,9 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<Started, Failure> {
     let limit = send.bandwidth_bytes_per_s.or(defaults.bandwidth_bytes_per_s);
     let status = Status::new(&id, &guest.name, &site.config.name, &peer.name).limited(limit);
     let handle = site.migrations.begin(status)?;
-    let context = Arc::new(Context::new(Arc::clone(site), handle, machine, guest, peer, options));
+    let mut context = Context::new(Arc::clone(site), handle, machine, guest, peer, options);
+    context.begin_costs();
+    let context = Arc::new(context);
     if send.dry_run {
         let found = dry_run(&context).await;
         context.end_tasks();

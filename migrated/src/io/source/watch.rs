@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::context::Context;
 use super::{memory, prepare};
 use crate::convergence::{Convergence, Look, Word};
+use crate::costs::DiskTally;
 use crate::io::disk::DiskError;
 use crate::link::Label;
 use crate::migration::Event;
@@ -143,7 +144,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         context.hear_link(&link);
     }
     let phase = context.handle.status().phase;
-    let Some(disks) = ask_disks(context, eyes, phase, events).await else { return };
+    let (disks, all_answer) = ask_disks(context, eyes, phase, events).await;
     let mut sample = Sample::default();
     disks.iter().for_each(|(_, status)| add_disk(&mut sample, status));
     if matches!(phase, Phase::Bulk | Phase::PreCopy | Phase::StopAndCopy)
@@ -157,17 +158,16 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         Phase::PreCopy | Phase::StopAndCopy => context.machine.qmp().query_migrate().await.ok(),
         _ => None,
     };
-    let (raw_bytes, sent_bytes) = context.known().ram.as_ref().map_or((0, 0), |ram| ram.bytes());
+    let carried = context.known().ram.as_ref().map_or((0, 0), |ram| ram.bytes());
     if let Some(memory) = &memory {
-        eyes.ratio.push(raw_bytes, sent_bytes);
+        eyes.ratio.push(carried.0, carried.1);
         sample.ram_left_bytes = (memory.ram.remaining as f64 / eyes.ratio.lately()) as u64;
     }
     let link = context.known().link.as_ref().map(|link| link.status());
     if let Some(link) = &link {
         note_link(context, &mut sample, link);
     }
-    let prediction = predict(&sample);
-    if phase == Phase::PreCopy {
+    if phase == Phase::PreCopy && all_answer {
         let open = !has_trouble && ram_may_flow(&sample, context.options.max_downtime);
         if let Some(ram) = &context.known().ram {
             ram.set_open(open);
@@ -177,19 +177,21 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     }
     let now = context.now();
     note_deltas(context, now, &disks);
+    let tally = context.known().count_carried().clone();
     context.handle.update(|status| {
         if let Some(link) = link {
-            status.link = link;
+            status.link = LinkProgress { sent_bytes: tally.link_sent_bytes(), ..link };
         }
         for (id, found) in &disks {
-            show_disk(&mut status.disks, id, found);
+            show_disk(&mut status.disks, id, found, &tally.disk(id));
         }
         if let Some(memory) = &memory {
-            show_memory(&mut status.ram, memory, raw_bytes, sent_bytes);
+            // What of it this attempt has sent: with the next one it begins anew.
+            show_memory(&mut status.ram, memory, carried);
         }
         // Once the guest is paused, the prediction stays what it was: it is compared with what came of it.
-        if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold {
-            status.predicted_downtime_ms = prediction.map(|prediction| ms(prediction.total()));
+        if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold && all_answer {
+            status.predicted_downtime_ms = predict(&sample).map(|prediction| ms(prediction.total()));
         }
         eyes.progress.handle_sample(now, status);
         status.time_limit_s = eyes.convergence.limit().map(|limit| limit.as_secs());
@@ -198,30 +200,34 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         // Nobody listens any more once the migration has ended.
         let _ = events.send(event).await;
     }
-    if phase == Phase::Bulk && !has_trouble && disks_nearly_done(&sample, context.options.ram_start) {
+    let may_be_done = phase == Phase::Bulk && all_answer && !has_trouble;
+    if may_be_done && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
     }
 }
 
-/// What each disk says of itself, and with it its place on the link; none if one does not answer. One that is gone ends
-/// the migration, as long as the guest is here.
+/// What each disk says of itself, and with it its place on the link; and whether all have answered. One that is gone
+/// ends the migration, as long as the guest is here; until then everything else is looked at as ever.
 async fn ask_disks(
     context: &Context,
     eyes: &mut Eyes,
     phase: Phase,
     events: &mpsc::Sender<Event>,
-) -> Option<Vec<(String, DiskStatus)>> {
-    let (mut disks, mut bulk) = (Vec::new(), BTreeSet::new());
+) -> (Vec<(String, DiskStatus)>, bool) {
+    let (mut disks, mut bulk, mut all_answer) = (Vec::new(), BTreeSet::new(), true);
     for (number, described, disk) in context.copied_disks() {
-        let found = disk.status().await;
+        let found = context.look_at(&described.id, &disk).await;
         let is_there = !found.as_ref().is_err_and(DiskError::is_gone);
         let absence = eyes.absences.entry(described.id.clone()).or_default();
         if absence.handle_look(context.now(), is_there) && phase <= Phase::StopAndCopy {
             // Nobody listens any more once the migration has ended.
             let _ = events.send(Event::Broken(of_a_gone_disk(&context.guest.name, &described.id))).await;
         }
-        let status = found.ok()?;
+        let Ok(status) = found else {
+            all_answer = false;
+            continue;
+        };
         if status.replication.deltas_wait {
             bulk.insert(Label::Disk(number));
         }
@@ -230,7 +236,7 @@ async fn ask_disks(
     if let Ok(link) = context.link() {
         link.set_bulk(bulk);
     }
-    Some(disks)
+    (disks, all_answer)
 }
 
 /// What the link gives now, and the best that it ever gave.
@@ -279,7 +285,7 @@ fn add_disk(sample: &mut Sample, status: &DiskStatus) {
     sample.stale_leaves += replication.stale_leaves;
 }
 
-fn show_disk(shown: &mut Vec<DiskProgress>, id: &str, found: &DiskStatus) {
+fn show_disk(shown: &mut Vec<DiskProgress>, id: &str, found: &DiskStatus, sent: &DiskTally) {
     let replication = &found.replication;
     if !shown.iter().any(|disk| disk.id == id) {
         shown.push(DiskProgress {
@@ -292,12 +298,12 @@ fn show_disk(shown: &mut Vec<DiskProgress>, id: &str, found: &DiskStatus) {
     disk.total_bytes = disk.total_bytes.max(replication.backlog_bytes);
     disk.left_bytes = replication.backlog_bytes;
     disk.delta_bytes = replication.queued_bytes;
-    disk.sent_bytes = replication.sent_bytes_total;
-    disk.deltas_total = replication.deltas_total;
+    disk.sent_bytes = sent.sent_bytes();
+    disk.deltas_total = sent.deltas_total();
     disk.throttle_level = found.throttle.level;
 }
 
-fn show_memory(shown: &mut RamProgress, found: &MigrateInfo, raw_bytes: u64, sent_bytes: u64) {
+fn show_memory(shown: &mut RamProgress, found: &MigrateInfo, (raw_bytes, sent_bytes): (u64, u64)) {
     shown.total_bytes = found.ram.total;
     shown.left_bytes = found.ram.remaining;
     shown.raw_bytes = raw_bytes;

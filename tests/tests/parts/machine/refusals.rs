@@ -1,7 +1,7 @@
 //! What a host refuses, and that nothing is left of it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use blockd::io::sidecar_file::SidecarFile;
 use blockd::sidecar::{Header, Role};
@@ -72,7 +72,7 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
     // Now nothing fits.
     let mut guest = guest.clone();
     guest.memory_mib = 4 << 20;
-    guest.cpu = "Skylake-Server".into();
+    guest.cpu = "Skylake-Server,+amx-tile,+avx2,+avx513".into();
     guest.machine = "pc-i440fx-99.9".into();
     ground.image("web");
     fs::write(ground.config.boot_dir.join("initrd"), "another").unwrap();
@@ -80,13 +80,41 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
     let wanted = Wanted { guest: &guest, disks: &disks, ..wanted };
     let facts = host::facts(&ground.config, &guest).await.unwrap();
     let refusals = check(&facts, &Reservations::default(), &wanted);
-    let [memory, disk, image, machine, flags, boot] = &refusals[..] else { panic!("{refusals:#?}") };
+    let [memory, disk, image, machine, flags, unknown, boot] = &refusals[..] else { panic!("{refusals:#?}") };
     assert!(matches!(memory, Refusal::Memory { needed_mib, .. } if *needed_mib == 4 << 20), "{memory}");
     assert!(matches!(disk, Refusal::Disk { needed_mib, .. } if *needed_mib > 1 << 30), "{disk}");
     assert!(matches!(image, Refusal::Image { .. }) && image.to_string().contains("no migration has made"));
     assert!(matches!(machine, Refusal::Machine { .. }) && machine.to_string().contains("QEMU 7.2.0"));
-    assert!(flags.to_string().contains("avx512f"), "{flags}");
+    let Refusal::CpuFlags { missing, .. } = flags else { panic!("{flags}") };
+    let lacks = |flag: &str| missing.iter().any(|one| one == flag);
+    assert!(lacks("avx512f") && lacks("amx-tile") && !lacks("avx2"), "{missing:?}");
+    assert!(unknown.to_string().contains("does not know the flags avx513"), "{unknown}");
     assert!(boot.to_string().contains("another file than at the source"), "{boot}");
+}
+
+/// S0-47: what QEMU offers is not older than the QEMU that a guest would be started with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_qemu_that_was_replaced_is_asked_again() {
+    let mut ground = require!(Ground::new());
+    let program = ground.scratch.join("qemu");
+    let install = |script: &str| {
+        let next = program.with_extension("next");
+        fs::write(&next, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&next, &program).unwrap();
+    };
+    ground.config.programs.qemu = program.clone();
+    let guest = ground.description("web");
+    let facts = async || host::facts(&ground.config, &guest).await;
+    install("exec qemu-system-x86_64 \"$@\"");
+    let before = facts().await.unwrap();
+    assert!(before.machines.contains("pc-i440fx-7.2") && !before.flags.is_empty());
+    install("echo it cannot be started >&2; exit 1");
+    let broken = facts().await.unwrap_err().to_string();
+    assert!(broken.contains("cannot ask"), "{broken}");
+    install("exec qemu-system-x86_64 \"$@\" | sed 's/pc-i440fx-7.2/pc-i440fx-99.9/g'");
+    let after = facts().await.unwrap();
+    assert!(after.machines.contains("pc-i440fx-99.9") && !after.machines.contains("pc-i440fx-7.2"));
 }
 
 /// A shared image has no daemon that would keep two QEMUs apart: one that is some guest's disk is not to be shared.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use blockd::replica::encoding::Compression;
 use migrated::convergence::TimeLimit;
+use migrated::costs::Costs;
 use migrated::io::destination::KeptArrival;
 use migrated::io::keys::Peer;
 use migrated::io::registry::GuestRecord;
@@ -84,6 +85,7 @@ pub fn departures() -> Vec<Departure> {
         generation: 3,
         is_taken_back: false,
         to_home: false,
+        costs: Costs::default(),
     };
     let whole = Departure { bandwidth_bytes_per_s: Some(300_000), ..departure("0e2f9a61", options) };
     vec![
@@ -260,6 +262,7 @@ fn moved() -> Report {
         phases: (1_019..).zip(&TABLE).map(|(took_ms, row)| (row.phase, took_ms)).collect(),
         events: vec![(20, "link: up".into()), (61_018, "readdress: done".into())],
         downtime_ms: Some(121),
+        pauses: Vec::new(),
         downtime_error_ms: 10,
         predicted_downtime_ms: Some(122),
         blackout_round_trips: 4,
