@@ -10,6 +10,8 @@
 //! and last `io`, which is all that touches the world.
 
 pub mod quantity;
+pub mod address;
+pub mod domain_name;
 pub mod transport;
 pub mod guest;
 pub mod config;
