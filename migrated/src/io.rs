@@ -23,6 +23,7 @@ pub mod link_stdio;
 pub mod peer_channel;
 pub mod journal_file;
 pub mod tsig_key;
+pub mod zones;
 
 pub mod registry;
 pub mod site;

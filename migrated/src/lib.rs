@@ -27,6 +27,7 @@ pub mod link;
 pub mod ram;
 pub mod peer;
 pub mod host;
+pub mod key_file;
 pub mod journal;
 pub mod recover;
 pub mod switchover;

@@ -23,5 +23,6 @@ pub mod apply;
 pub mod announce;
 pub mod who_has;
 pub mod probe;
+pub mod presence;
 pub mod tunnel;
 pub mod dns;

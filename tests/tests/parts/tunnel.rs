@@ -6,3 +6,4 @@ mod traffic;
 mod taken_back;
 mod refused;
 mod names;
+mod seen;
