@@ -24,6 +24,7 @@ pub mod peer_channel;
 pub mod journal_file;
 pub mod tsig_key;
 pub mod zones;
+pub mod fitness;
 
 pub mod registry;
 pub mod site;

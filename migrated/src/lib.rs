@@ -28,6 +28,7 @@ pub mod ram;
 pub mod peer;
 pub mod host;
 pub mod key_file;
+pub mod finding;
 pub mod journal;
 pub mod recover;
 pub mod switchover;

@@ -14,6 +14,7 @@ mod bench_smoke;
 mod link;
 mod tunnel;
 mod migrated_cli;
+mod check_config;
 mod world;
 mod guest_kit;
 mod machine;
