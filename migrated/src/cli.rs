@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use blockd::replica::encoding::Compression;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use migrated::address::socket_address;
 use migrated::api::Limit;
 use migrated::quantity::{RateError, ms, parse_rate};
 use migrated::transport::{Transport, TransportError};
@@ -103,15 +104,11 @@ pub enum Action {
         #[arg(long, value_name = "FILE", default_value = "/etc/migrated/config.toml")]
         config: PathBuf,
         /// Where the daemon listens; then no configuration is read
-        #[arg(long, value_name = "ADDRESS:PORT")]
+        #[arg(long, value_name = "ADDRESS:PORT", value_parser = socket_address)]
         to: Option<SocketAddr>,
     },
-    /// Say what is wrong with a configuration
-    CheckConfig {
-        /// The file
-        #[arg(value_name = "FILE", default_value = "/etc/migrated/config.toml")]
-        config: PathBuf,
-    },
+    /// Say what is wrong with a configuration, and what of this machine does not fit it; changes nothing
+    CheckConfig(CheckLine),
     /// Start a guest from its description
     Run {
         /// The description, like docs/examples/web.toml
@@ -193,6 +190,20 @@ pub enum Action {
         /// Its name
         host: String,
     },
+}
+
+/// `migrated check-config …`.
+#[derive(Args, Debug)]
+pub struct CheckLine {
+    /// The file
+    #[arg(value_name = "FILE", default_value = "/etc/migrated/config.toml")]
+    pub config: PathBuf,
+    /// Look at the file alone, not at folders, programs, networks and name servers
+    #[arg(long)]
+    pub file_only: bool,
+    /// Exit with 1 where the machine does not fit, which the daemon only warns of
+    #[arg(long, conflicts_with = "file_only")]
+    pub strict: bool,
 }
 
 /// `migrated daemon …`.
@@ -313,7 +324,7 @@ fn downtime(text: &str) -> Result<Duration, String> {
 pub fn run(cli: Cli) -> ExitCode {
     let exit = match cli.action {
         Action::Daemon(line) => serve::daemon(&line),
-        Action::CheckConfig { config } => serve::check_config(&config, cli.json),
+        Action::CheckConfig(line) => serve::check_config(&line, cli.json),
         Action::LinkStdio { config, to } => serve::link_stdio(&config, to),
         action => ask::run(&cli.socket, cli.json, action),
     };

@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use blockd::replica::encoding::Compression;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::link::addresses::one_or_many;
+use crate::address::{self, Written};
 
 pub use self::allow::{Allow, Allowance, Network4, Pattern};
 pub use self::read::{ConfigError, parse};
@@ -26,9 +26,10 @@ pub struct Config {
     /// The host's name among its peers.
     pub name: String,
     /// Where peers reach the control side of this host.
+    #[serde(deserialize_with = "address::one")]
     pub listen: SocketAddr,
     /// Where peers reach its data side, one address or several; none: at `listen`.
-    #[serde(default, deserialize_with = "one_or_many")]
+    #[serde(default, deserialize_with = "address::one_or_many")]
     pub listen_data: Vec<SocketAddr>,
     /// What has to outlive a reboot: key, peers, guests, journals, reports.
     #[serde(default = "state_dir")]
@@ -64,7 +65,7 @@ pub struct Config {
     #[serde(default, rename = "dns")]
     pub zones: Vec<Zone>,
     /// The data addresses of a peer, by its name, where they are not those that it gave when it was paired.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_peer")]
     pub addresses: BTreeMap<String, Vec<SocketAddr>>,
     /// What carries the links to a peer, by its name; others are reached by TCP. Written like `--transport`.
     #[serde(default)]
@@ -85,6 +86,16 @@ impl Config {
             Some(allow) => Allowance::Only(allow),
             None => Allowance::Nothing,
         }
+    }
+
+    /// The longest zone of this host that a name lies in.
+    pub fn zone_of(&self, name: &str) -> Option<&Zone> {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let lies_in = |zone: &&Zone| {
+            let zone = zone.zone.trim_end_matches('.').to_ascii_lowercase();
+            name == zone || name.ends_with(&format!(".{zone}"))
+        };
+        self.zones.iter().filter(lies_in).max_by_key(|zone| zone.zone.trim_end_matches('.').len())
     }
 }
 
@@ -135,9 +146,10 @@ impl Default for Limits {
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// The address that the other sites' tunnels reach.
+    #[serde(deserialize_with = "address::one_ipv4")]
     pub tunnel_address: Ipv4Addr,
     /// Addresses of this site that arriving guests get in addition to their own.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "address::many_ipv4")]
     pub pool: Vec<Ipv4Addr>,
 }
 
@@ -148,10 +160,12 @@ pub struct Zone {
     /// The zone ("example.org").
     pub zone: String,
     /// Its primary server.
+    #[serde(deserialize_with = "address::one")]
     pub server: SocketAddr,
     /// The key's name.
     pub key_name: String,
-    /// A file with the key's secret in base64 (hmac-sha256), readable by root only.
+    /// A file with the key, readable by root only: as tsig-keygen or keymgr write it, or its secret alone in base64
+    /// (hmac-sha256).
     pub key_file: PathBuf,
     /// Time to live of the address record in seconds.
     #[serde(default = "ttl_s")]
@@ -206,6 +220,16 @@ impl Default for Migration {
             no_progress_ms: 600_000,
         }
     }
+}
+
+/// Addresses by peers.
+fn by_peer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<SocketAddr>>, D::Error> {
+    let written = BTreeMap::<String, Vec<Written>>::deserialize(deserializer)?;
+    let read =
+        |(peer, addresses): (String, Vec<Written>)| (peer, addresses.iter().map(|one| one.0).collect());
+    Ok(written.into_iter().map(read).collect())
 }
 
 fn state_dir() -> PathBuf {

@@ -23,6 +23,8 @@ pub mod link_stdio;
 pub mod peer_channel;
 pub mod journal_file;
 pub mod tsig_key;
+pub mod zones;
+pub mod fitness;
 
 pub mod registry;
 pub mod site;

@@ -11,6 +11,8 @@
 
 pub mod quantity;
 pub mod said;
+pub mod address;
+pub mod domain_name;
 pub mod transport;
 pub mod guest;
 pub mod image;
@@ -28,6 +30,8 @@ pub mod link;
 pub mod ram;
 pub mod peer;
 pub mod host;
+pub mod key_file;
+pub mod finding;
 pub mod journal;
 pub mod recover;
 pub mod switchover;

@@ -21,14 +21,17 @@
 
 mod check;
 mod reading;
+mod version;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use check::Bounded;
+pub use check::{Bounded, GIVEN_MAX};
 pub use reading::{Asked, Told, read_call, read_message};
+pub use version::takes_new_fields;
 
 use crate::guest::Guest;
 use crate::journal::Step;
@@ -169,7 +172,14 @@ pub struct Reserve {
     pub runs: bool,
     /// Only look, start nothing.
     pub dry_run: bool,
+    /// The addresses that other sites have given it. Not said to 0.1.0.
+    #[serde(default, skip_serializing_if = "GivenAddresses::is_empty")]
+    pub given_addresses: GivenAddresses,
 }
+
+/// By a card's name in the description: the addresses that sites gave the guest in addition to its own, and that its name
+/// may still lead to.
+pub type GivenAddresses = BTreeMap<String, Vec<Ipv4Addr>>;
 
 /// How big a disk is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

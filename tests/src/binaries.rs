@@ -103,6 +103,24 @@ pub fn newer_qemu() -> Result<PathBuf, Missing> {
     }
 }
 
+/// BIND's name server, which `make setup` unpacked.
+pub fn named() -> Result<PathBuf, Missing> {
+    of_bind("named")
+}
+
+/// The program that makes keys for BIND.
+pub fn tsig_keygen() -> Result<PathBuf, Missing> {
+    of_bind("tsig-keygen")
+}
+
+fn of_bind(program: &str) -> Result<PathBuf, Missing> {
+    let path = target_dir().join("bind9").join(program);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Missing::Installable(format!("BIND's {program} is not there; run `make setup`"))),
+    }
+}
+
 /// A kernel for test guests.
 #[derive(Clone, Debug)]
 pub struct GuestKernel {

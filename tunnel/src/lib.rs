@@ -28,8 +28,8 @@
 //! the bridge's settings were before. Device and memory vanish together, and whoever comes after a crash finds
 //! out by the id alone.
 //!
-//! Reading order: a [`Move`] becomes [`Change`]s ([`plan`]), changes are applied and undone ([`io`]). [`update`]
-//! stands for itself: the message that changes the guest's name.
+//! Reading order: a [`Move`] becomes [`Change`]s ([`plan`]), changes are applied and undone ([`io`]). The guest's name
+//! stands for itself: what is done to it ([`name`]), by which message ([`update`]), and what is asked ([`question`]).
 //!
 //! It refuses to decide: when to switch, and whether to switch back, is the caller's business. It knows IPv4 only.
 
@@ -41,10 +41,13 @@ pub mod plan;
 pub mod reason;
 pub mod arp;
 pub mod echo;
+pub mod name;
 pub mod update;
+pub mod question;
 pub mod io;
 
 pub use change::Change;
 pub use io::tunnel::{SwitchReport, Tunnel, TunnelError, remove_leftovers};
+pub use name::NameChange;
 pub use transfer::{BadMove, Move, Side};
-pub use update::NameUpdate;
+pub use update::{Authority, KeyAlgorithm, TsigKey};

@@ -26,7 +26,7 @@ pub fn run(socket: &Path, json: bool, action: Action) -> Exit {
 
 async fn act(asking: Asking<'_>, action: Action) -> Result<Exit, ApiError> {
     match action {
-        Action::Daemon(_) | Action::CheckConfig { .. } | Action::LinkStdio { .. } => {
+        Action::Daemon(_) | Action::CheckConfig(_) | Action::LinkStdio { .. } => {
             unreachable!("they need no daemon")
         }
         Action::Send(line) => return send::run(asking, line).await,

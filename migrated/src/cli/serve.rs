@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use migrated::config::{self, Config};
+use migrated::finding::Finding;
 use migrated::io::hold::HoldPoints;
-use migrated::io::{daemon, files, link_stdio};
+use migrated::io::{daemon, files, fitness, link_stdio};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use super::{DaemonLine, Exit, LogFormat};
+use super::{CheckLine, DaemonLine, Exit, LogFormat};
 
 /// Threads of the daemon: it decides and relays, others do the work.
 const WORKERS: usize = 2;
@@ -55,21 +56,46 @@ pub fn link_stdio(config: &Path, to: Option<SocketAddr>) -> Exit {
     }
 }
 
-/// Says what is wrong with a configuration.
-pub fn check_config(path: &Path, as_json: bool) -> Exit {
+/// Says what is wrong with a configuration, and what of this machine does not fit it.
+pub fn check_config(line: &CheckLine, as_json: bool) -> Exit {
+    let path = &line.config;
     let read = read(path);
+    let findings = match &read {
+        Ok(config) if !line.file_only => match look(config) {
+            Ok(findings) => findings,
+            Err(error) => {
+                eprintln!("migrated: cannot look at this machine: {error}");
+                return Exit::Refused;
+            }
+        },
+        _ => Vec::new(),
+    };
     if as_json {
         let faults = read.as_ref().err().cloned().unwrap_or_default();
-        println!("{}", json!({ "file": path, "faults": faults }));
-        return if faults.is_empty() { Exit::Done } else { Exit::Usage };
+        println!("{}", json!({ "file": path, "faults": faults, "findings": findings }));
     }
     match read {
-        Ok(config) => {
+        Err(_) if as_json => return Exit::Usage,
+        Err(faults) => return wrong(path, &faults),
+        Ok(_) if as_json => {}
+        Ok(config) if findings.is_empty() => {
             println!("{}: a configuration of host {:?}, with nothing wrong", path.display(), config.name);
-            Exit::Done
         }
-        Err(faults) => wrong(path, &faults),
+        Ok(config) => {
+            eprintln!(
+                "migrated: {} is a configuration of host {:?}; this machine does not fit it:",
+                path.display(),
+                config.name
+            );
+            findings.iter().for_each(|finding| eprintln!("{finding}"));
+        }
     }
+    if line.strict && !findings.is_empty() { Exit::Refused } else { Exit::Done }
+}
+
+fn look(config: &Config) -> std::io::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(fitness::look(config)))
 }
 
 fn read(path: &Path) -> Result<Config, Vec<String>> {

@@ -15,6 +15,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::{Allow, Config, Migration, Network, Zone};
+use crate::domain_name::{is_zone_name, suggestion};
 use crate::guest::is_inner_path;
 use crate::link::addresses::DATA_ADDRESSES_MAX;
 use crate::link::stripes::STRIPES_MAX;
@@ -219,8 +220,9 @@ impl Faults {
         let name = zone.zone.trim_end_matches('.');
         let is_domain =
             |name: &str| name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()));
-        let what = format!("{:?} is no domain name", zone.zone);
-        self.fault(!is_domain(name), &key("zone"), what, "write it like \"example.org\"");
+        let what = format!("{:?} is no name of a zone that a dns_name can lie in", zone.zone);
+        let how = suggestion(name).unwrap_or_else(|| "example.org".into());
+        self.fault(!is_zone_name(name), &key("zone"), what, &format!("write it like {how:?}"));
         let again = before.iter().any(|other| other.zone.trim_end_matches('.').eq_ignore_ascii_case(name));
         self.fault(again, &key("zone"), format!("{:?} is there twice", zone.zone), "remove one");
         let key_name = zone.key_name.trim_end_matches('.');

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use super::{Accel, Boot, Disk, Guest, Nic};
+use crate::domain_name::{is_host_name, suggestion};
 
 /// Longest name of a guest in bytes; with [`ID_BYTES_MAX`] it keeps socket paths below 107 bytes.
 pub const NAME_BYTES_MAX: usize = 40;
@@ -200,7 +201,10 @@ impl Faults {
                 });
             }
             if let Some(name) = dns_name {
-                self.check(is_dns_name(name), || format!("nic {id}: dns_name {name:?} is no name of DNS"));
+                self.check(is_host_name(name), || {
+                    let how = suggestion(name).unwrap_or_else(|| "web.example.org".into());
+                    format!("nic {id}: dns_name {name:?} is no name of DNS; write it like {how}")
+                });
                 self.check(address.is_some(), || {
                     format!("nic {id}: dns_name without an address; write the address that the name has")
                 });
@@ -218,17 +222,6 @@ pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
         *byte = u8::from_str_radix(part, 16).ok()?;
     }
     (parts.next().is_none() && bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(bytes)
-}
-
-fn is_dns_name(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    name.len() <= 253 && name.contains('.') && name.split('.').all(is_label)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::io::api_server;
 use crate::io::destination;
+use crate::io::fitness;
 use crate::io::hold::HoldPoints;
 use crate::io::link::LinkListener;
 use crate::io::site::Site;
@@ -54,6 +55,7 @@ pub async fn run(config: Config, hold_points: HoldPoints) -> Result<()> {
     let operator = Arc::new(Operator::new(Arc::clone(&site), links.desk().clone()));
     info!(host = name, socket = %taken.socket().display(), "serving");
     tell(&[NotifyState::Ready]);
+    tokio::spawn(warn_of_misfits(Arc::clone(&site)));
     tokio::select! {
         () = api_server::serve(listener, operator) => unreachable!("it serves for ever"),
         () = welcome(&site, &links) => unreachable!("it welcomes for ever"),
@@ -62,6 +64,13 @@ pub async fn run(config: Config, hold_points: HoldPoints) -> Result<()> {
     }
     tell(&[NotifyState::Stopping]);
     Ok(())
+}
+
+/// What of this machine does not fit its configuration is told, and stops nothing.
+async fn warn_of_misfits(site: Arc<Site>) {
+    for finding in fitness::look(&site.config).await {
+        warn!("{finding}");
+    }
 }
 
 /// Each link that a peer makes is a guest that may come, or only a look.

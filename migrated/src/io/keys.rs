@@ -17,7 +17,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::link::addresses::one_or_many;
+use crate::address::one_or_many;
 
 /// Bytes of a public key as TLS shows it.
 pub const SPKI_BYTES: usize = 44;

@@ -22,8 +22,7 @@ use super::tls::greeting::{Dial, Secured, refuse};
 use crate::config::BBR;
 use crate::link::error::LinkError;
 use crate::link::hello::{
-    ADDRESS_BYTES_MAX, Hello, Message, NAME_BYTES_MAX, Pair, Purpose, Reach, RefusalCode, Refused,
-    VERSION_MAX, VERSION_MIN,
+    ADDRESS_BYTES_MAX, Hello, Message, NAME_BYTES_MAX, Pair, Purpose, Reach, VERSION_MAX, VERSION_MIN,
 };
 use crate::link::token::{Book, Token, hash_key, prove, statement};
 use crate::transport::Transport;
@@ -116,15 +115,7 @@ impl Desk {
         match paired {
             Ok(()) => secured.say(&Message::Paired(self.reach.clone())).await.map_err(hung_up),
             Err(error) => {
-                let code = match error {
-                    LinkError::Token(_) => RefusalCode::Token,
-                    _ => RefusalCode::Other,
-                };
-                let text = match &error {
-                    LinkError::Token(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                refuse(&mut secured.stream, Refused { code, text }).await;
+                refuse(&mut secured.stream, error.refusal()).await;
                 Err(error)
             }
         }

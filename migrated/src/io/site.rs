@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::guest::Guest;
 use crate::host::{Reservation, Reservations, growth_bytes};
 use crate::io::hold::HoldPoints;
 use crate::io::host::{image_bytes, resident_mib};
@@ -27,6 +28,7 @@ use crate::io::journal_file::JournalFile;
 use crate::io::link::LinkConfig;
 use crate::io::machine::{ExitReason, Machine};
 use crate::io::registry::{Claim, Folder, Guests, Migrations, Task};
+use crate::peer::{GIVEN_MAX, GivenAddresses};
 
 pub use paths::{KeptPaths, KeptTunnel, Paths, found};
 
@@ -226,6 +228,23 @@ impl Site {
     /// Takes a guest's addresses of the pool back.
     pub fn release_addresses(&self, guest: &str) {
         self.lock_addresses().retain(|_, holder| holder != guest);
+    }
+
+    /// The addresses that this site and those before it have given a guest that is here, by its cards.
+    pub async fn given_addresses(&self, guest: &Guest) -> GivenAddresses {
+        let mut given =
+            self.guests.find(&guest.name).map(|known| known.record.given_addresses).unwrap_or_default();
+        given.retain(|card, _| guest.nics.iter().any(|nic| nic.id == *card));
+        for nic in &guest.nics {
+            // The daemon that took the guest may have been an older one, which wrote nothing down.
+            let Some(here) = self.paths.new_address(&guest.name, nic.address).await else { continue };
+            let known = given.entry(nic.id.clone()).or_default();
+            if !known.contains(&here) {
+                known.insert(0, here);
+                known.truncate(GIVEN_MAX);
+            }
+        }
+        given
     }
 
     fn pool(&self) -> impl Iterator<Item = Ipv4Addr> {

@@ -11,8 +11,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Deserializer};
-
 use super::Lane;
 
 /// Most data addresses of a host.
@@ -101,20 +99,6 @@ impl Addresses {
         let candidates = self.candidates(lane);
         candidates.into_iter().take_while(|candidate| candidate.ip() != current).collect()
     }
-}
-
-/// One address, or a list of them, as people write it.
-pub fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "an address and a port (\"192.0.2.1:7070\"), or a list of them")]
-    enum OneOrMany {
-        One(SocketAddr),
-        Many(Vec<SocketAddr>),
-    }
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(address) => vec![address],
-        OneOrMany::Many(addresses) => addresses,
-    })
 }
 
 #[cfg(test)]

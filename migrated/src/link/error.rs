@@ -59,6 +59,18 @@ impl LinkError {
     }
 }
 
+impl LinkError {
+    /// What is said to a host that is turned away: the other side says of what kind it is when it shows it.
+    pub fn refusal(&self) -> Refused {
+        let (code, text) = match self {
+            LinkError::Token(text) => (RefusalCode::Token, text.clone()),
+            LinkError::Refused(text) => (RefusalCode::Other, text.clone()),
+            other => (RefusalCode::Other, other.to_string()),
+        };
+        Refused { code, text }
+    }
+}
+
 impl From<Refused> for LinkError {
     fn from(Refused { code, text }: Refused) -> Self {
         match code {
@@ -78,5 +90,22 @@ impl From<ChannelError> for LinkError {
             ChannelError::TooMany => LinkError::TooManyChannels,
             other => LinkError::Over(other.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LinkError;
+
+    #[test]
+    fn what_is_said_to_the_other_host_is_not_said_twice_there() {
+        for error in [
+            LinkError::Refused("both hosts are named a; rename one".into()),
+            LinkError::Token("it has been used".into()),
+        ] {
+            assert_eq!(LinkError::from(error.refusal()), error);
+        }
+        let other = LinkError::Local("the disk is full".into());
+        assert_eq!(LinkError::from(other.refusal()).to_string(), "refused: the disk is full");
     }
 }

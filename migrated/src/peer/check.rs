@@ -24,6 +24,8 @@ const GENERATION_MAX: u64 = 1 << 40;
 const DISK_BYTES_MAX: u64 = 64 << 40;
 /// Tunnels have numbers of 24 bits, and a guest has one for each card from the first on.
 const TUNNEL_MAX: u32 = (1 << 24) - 1 - DEVICES_MAX as u32;
+/// Most addresses that other sites have given to a card.
+pub const GIVEN_MAX: usize = 8;
 /// Longest word for a program, like a version, in bytes.
 const WORD_BYTES_MAX: usize = 64;
 /// Longest text for people in characters, and most of them.
@@ -117,6 +119,13 @@ impl Reserve {
         }
         faults.extend(word("qemu_version", &self.qemu_version).err());
         faults.extend(word("accel", &self.accel).err());
+        let given = &self.given_addresses;
+        let is_card = |name: &String| self.guest.nics.iter().any(|nic| nic.id == *name);
+        if !given.iter().all(|(card, addresses)| is_card(card) && addresses.len() <= GIVEN_MAX) {
+            faults.push(format!(
+                "given_addresses: there are at most {GIVEN_MAX} for each card of the description"
+            ));
+        }
         faults
     }
 }

@@ -43,22 +43,18 @@ impl Stage {
         let profile = wish.profile();
         screen.say("");
         screen.say(&format!("link    {profile} (tc netem, in both directions)"));
-        let settings = Settings { dns_b: names::table("lab.test"), ..Settings::default() };
+        let settings = Settings { dns: names::table("lab.test"), ..Settings::default() };
         let hosts = Hosts::with(Plan { profile: Some(profile), quiet: true, ..Plan::default() }, &settings)?;
         screen.say(
             "sites   site-a 10.1.0.0/24 and site-b 10.2.0.0/24: own network, files, processes and clock;",
         );
         screen.say("        on each a migrated, paired by a one-time token");
-        let names = Names::start(&hosts, ADDRESS)?;
+        let names = Names::start(&hosts, &[ADDRESS])?;
         screen.say(
             "guest   being prepared (the first time with this disk and memory it is booted: half a minute) …",
         );
         let work = wish.work();
-        let named = |mut guest: migrated::guest::Guest| {
-            guest.nics[0].dns_name = Some(NAME.to_owned());
-            guest
-        };
-        let resident = Resident::start_as(&hosts, &wish.recipe(), work, named)?;
+        let resident = Resident::start_as(&hosts, &wish.recipe(), work, names::named)?;
         let used = size(allocated_bytes(&resident.image(&hosts, End::SiteA, 0)));
         let (memory, disk, writes, dirty) =
             (wish.memory_mib, wish.disk_mib, work.writes_per_s, work.dirty_mib);

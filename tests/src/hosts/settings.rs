@@ -14,8 +14,8 @@ pub struct Settings {
     pub migration: String,
     /// Lines of the table `[limits]` of site B.
     pub limits_b: String,
-    /// A `[[dns]]` table of site B.
-    pub dns_b: String,
+    /// A `[[dns]]` table of both sites.
+    pub dns: String,
     /// No `[network]`: no tunnels.
     pub without_network: bool,
     /// The bridge of site B that descriptions mean by `lan`; none: `br0`.
@@ -70,8 +70,9 @@ impl Settings {
         }
         let _ = write!(text, "\n[migration]\n{}\n", self.migration);
         if end == End::SiteB {
-            let _ = write!(text, "\n[limits]\n{}\n{}\n", self.limits_b, self.dns_b);
+            let _ = write!(text, "\n[limits]\n{}\n", self.limits_b);
         }
+        let _ = write!(text, "\n{}\n", self.dns);
         text
     }
 }

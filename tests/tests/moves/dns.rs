@@ -1,16 +1,17 @@
 //! The guest's name follows it: on a real Knot server, after the guest has answered at its new place, and only if that
 //! was found possible before anything moved.
 
+use std::fs::{self, Permissions};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 
-use migrated::guest::Guest;
 use migrated::phase::{Outcome, Phase};
 use migrated::report::Report;
 use migrated::status::Status;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
-use tests::hosts::names::{self, NAME, Names};
+use tests::hosts::names::{self, KEY_FILE, NAME, Names, named};
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
 use tests::require;
@@ -19,11 +20,6 @@ use tests::world::Plan;
 
 /// The first of site B's pool.
 const NEW: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 100);
-
-fn named(mut guest: Guest) -> Guest {
-    guest.nics[0].dns_name = Some(NAME.to_owned());
-    guest
-}
 
 /// The last status that `send --json` prints.
 fn last_status(hosts: &Hosts) -> (Option<i32>, Status) {
@@ -41,12 +37,24 @@ fn place(report: &Report, what: &str) -> usize {
 }
 
 pub fn a_name_leads_to_the_new_site_after_the_guest_has_answered_there() {
-    let settings = Settings { dns_b: names::table("lab.test"), ..Settings::default() };
+    let settings = Settings { dns: names::table("lab.test"), ..Settings::default() };
     let hosts = require!(Hosts::with(Plan::default(), &settings));
-    let names = require!(Names::start(&hosts, ADDRESS));
+    let names = require!(Names::start(&hosts, &[ADDRESS]));
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);
     assert_eq!(names.addresses(&hosts), [ADDRESS]);
+
+    // Without its key nothing would move.
+    let key = hosts.site(End::SiteB).join(KEY_FILE);
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let looked = hosts.migrated(End::SiteA, &["send", "--wan", "--dry-run", "web", "site-b"]).output();
+    let said = String::from_utf8_lossy(&looked.stderr).into_owned();
+    assert!(!looked.status.success() && said.contains(KEY_FILE) && said.contains("mode 644"), "{said}");
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    // With it all is well, and what is worth knowing is told.
+    let looked = hosts.migrated(End::SiteA, &["send", "--wan", "--dry-run", "web", "site-b"]).output();
+    let said = String::from_utf8_lossy(&looked.stdout).into_owned();
+    assert!(looked.status.success() && said.contains("warning: site-b: the guest is emulated"), "{said}");
 
     let (code, status) = last_status(&hosts);
     assert_eq!((code, status.outcome), (Some(0), Some(Outcome::Moved)), "{:?}", status.reasons);
@@ -71,9 +79,9 @@ pub fn a_name_leads_to_the_new_site_after_the_guest_has_answered_there() {
 }
 
 pub fn a_name_that_no_zone_holds_is_refused_before_anything_moves() {
-    let settings = Settings { dns_b: names::table("elsewhere.test"), ..Settings::default() };
+    let settings = Settings { dns: names::table("elsewhere.test"), ..Settings::default() };
     let hosts = require!(Hosts::with(Plan::default(), &settings));
-    let names = require!(Names::start(&hosts, ADDRESS));
+    let names = require!(Names::start(&hosts, &[ADDRESS]));
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);
 

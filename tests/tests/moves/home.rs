@@ -1,10 +1,15 @@
 //! A guest that comes home (S4-41): of its tunnels nothing is left at either host, also when both daemons were started anew
-//! since it left, and the address that it had at the other site is free again. Until then the tunnels are there, also after
+//! since it left, and the address that it had at the other site is free again. Its name
+//! follows it there and back, and what else that leads to stays. Until then the tunnels are there, also after
 //! a host has lost power.
+
+use std::net::Ipv4Addr;
 
 use tests::guest_kit::{ADDRESS, Recipe};
 use tests::hosts::Hosts;
+use tests::hosts::names::{self, Names, named};
 use tests::hosts::resident::{Resident, Work};
+use tests::hosts::settings::Settings;
 use tests::require;
 use tests::wait::{PATIENCE, wait_until};
 use tests::wan::End;
@@ -12,6 +17,10 @@ use tests::world::Plan;
 
 use crate::MAIN_JOB;
 use crate::restarts::restart;
+
+/// What the guest gets at site B, and another machine that its name leads to.
+const THERE: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 100);
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 99);
 
 const BOTH: [End; 2] = [End::SiteA, End::SiteB];
 
@@ -28,11 +37,14 @@ fn tunnel(hosts: &Hosts, end: End) -> String {
 }
 
 pub fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_and_no_address() {
-    let mut hosts = require!(Hosts::new(Plan::default()));
-    let resident = require!(Resident::start(&hosts, &Recipe::default(), Work::default()));
+    let settings = Settings { dns: names::table("lab.test"), ..Settings::default() };
+    let mut hosts = require!(Hosts::with(Plan::default(), &settings));
+    let names = require!(Names::start(&hosts, &[ADDRESS, OTHER]));
+    let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);
     let before = network(&hosts);
     hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(names.addresses(&hosts), [OTHER, THERE]);
     prober.wait_for_answers(10);
     let first = tunnel(&hosts, End::SiteB);
     assert!(first.contains(&ADDRESS.to_string()) && first.contains("10.2.0.100"), "{first}");
@@ -45,6 +57,8 @@ pub fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_an
 
     hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
     assert_eq!(hosts.states("web"), ["running", "moved"]);
+    // Site A cannot know which of the addresses was the guest's: site B has said so.
+    assert_eq!(names.addresses(&hosts), [ADDRESS, OTHER]);
     prober.wait_for_answers(10);
     let mut left = network(&hosts);
     // The last of it goes when the other host has hung up.
@@ -57,6 +71,7 @@ pub fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_an
 
     // So it may leave again, and gets the same address there.
     hosts.send(End::SiteA, &MAIN_JOB).end().moved();
+    assert_eq!(names.addresses(&hosts), [OTHER, THERE]);
     let second = tunnel(&hosts, End::SiteB);
     assert!(second.contains("10.2.0.100"), "{second}");
     prober.wait_for_answers(10);

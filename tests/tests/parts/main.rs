@@ -16,6 +16,7 @@ mod link;
 mod tunnel;
 mod migrated_cli;
 mod odd_disks;
+mod check_config;
 mod world;
 mod guest_kit;
 mod machine;

@@ -17,7 +17,7 @@ use crate::io::registry::{Claim, MigrationHandle};
 use crate::io::site::Site;
 use crate::io::source::{move_of, tap_of};
 use crate::journal::{Record, Step};
-use crate::peer::{PathPrepare, Reserve, Reserved};
+use crate::peer::{GIVEN_MAX, GivenAddresses, PathPrepare, Reserve, Reserved};
 use crate::qmp::ANNOUNCEMENTS;
 use crate::report::{Abort, Undone};
 
@@ -193,14 +193,30 @@ impl Arrival {
     pub async fn settle(&self) -> Result<()> {
         self.site.tend(&self.claim, self.machine.clone());
         let (guest, generation) = (self.reserve.guest.clone(), self.reserve.generation);
+        let given_addresses = self.given_addresses();
         self.claim.keep(|record| {
             record.guest = guest;
             record.generation = generation;
             record.moved_to = None;
             record.came_from = Some(self.source.clone());
+            record.given_addresses = given_addresses;
         })?;
         self.site.paths.came(&self.reserve.guest.name, self.tunnels.clone()).await;
         Ok(())
+    }
+
+    /// The addresses that sites have given the guest: those before, and this one.
+    pub fn given_addresses(&self) -> GivenAddresses {
+        let mut given = self.reserve.given_addresses.clone();
+        for (nic, new) in self.reserve.guest.nics.iter().zip(&self.reserved.new_addresses) {
+            let Some(new) = *new else { continue };
+            let known = given.entry(nic.id.clone()).or_default();
+            known.retain(|address| *address != new);
+            // The newest first: where there are too many, the oldest is forgotten.
+            known.insert(0, new);
+            known.truncate(GIVEN_MAX);
+        }
+        given
     }
 
     /// It could not be written down that the guest is here.

@@ -93,13 +93,15 @@ async fn look(site: &Arc<Site>, source: &str, wanted: &Reserve) -> Result<(Reser
     let sender = Sender { name: source, allowance: site.config.allowance(source) };
     let asked = Wanted::from_peer(wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
+    let names = names::look(site, wanted).await;
     let mut reasons: Vec<String> = Vec::new();
     let mut new_addresses = Vec::new();
     {
         // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
         let mut promised = site.reservations();
         reasons.extend(check(&found, &promised, &asked).iter().map(ToString::to_string));
-        reasons.extend(path_reasons(site, wanted));
+        reasons.extend(no_path(site, wanted));
+        reasons.extend(names.reasons);
         if reasons.is_empty() && !wanted.dry_run {
             let promise = found.reservation(&asked, &holder);
             reasons.extend(promised.reserve(&guest.name, promise).err().map(|refusal| refusal.to_string()));
@@ -113,6 +115,7 @@ async fn look(site: &Arc<Site>, source: &str, wanted: &Reserve) -> Result<(Reser
     }
     new_addresses.resize(guest.nics.len(), None);
     let mut warnings = warnings(wanted, &found.qemu_version);
+    warnings.extend(names.warnings);
     let lacks = |(nic, new): (&Nic, &Option<Ipv4Addr>)| nic.dns_name.is_some() && new.is_none();
     if wanted.wan && !wanted.dry_run && !is_home && guest.nics.iter().zip(&new_addresses).any(lacks) {
         warnings.push("no address of [network] pool is free: the guest's name stays as it is".to_owned());
@@ -147,23 +150,13 @@ fn is_stopped_here(site: &Site, guest: &str) -> bool {
         .is_ok_and(|known| known.machine.is_none() && known.task.is_none() && known.record.moved_to.is_none())
 }
 
-/// What of the guest's addresses cannot follow it here.
-fn path_reasons(site: &Site, wanted: &Reserve) -> Vec<String> {
+/// Why the guest's addresses cannot follow it here.
+fn no_path(site: &Site, wanted: &Reserve) -> Option<String> {
     let has_address = wanted.guest.nics.iter().any(|nic| nic.address.is_some());
-    if !wanted.wan || !has_address {
-        return Vec::new();
-    }
-    let mut reasons = Vec::new();
-    if site.config.network.is_none() {
-        reasons.push(
-            "tunnel: this host has no [network] in its configuration; add one, or send without --wan"
-                .to_owned(),
-        );
-    }
-    reasons.extend(
-        names::check(&site.config.zones, &wanted.guest.nics).err().map(|error| format!("dns: {error:#}")),
-    );
-    reasons
+    let lacks = wanted.wan && has_address && site.config.network.is_none();
+    lacks.then(|| {
+        "tunnel: this host has no [network] in its configuration; add one, or send without --wan".to_owned()
+    })
 }
 
 fn addresses(site: &Site, wanted: &Reserve) -> Vec<Option<Ipv4Addr>> {

@@ -20,6 +20,7 @@ use tracing::warn;
 use super::kept::Folder;
 use crate::api::{Failure, FailureCode};
 use crate::guest::Guest;
+use crate::peer::GivenAddresses;
 
 /// What outlives the daemon of a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct GuestRecord {
     /// The host that sent it last; none: it was started here.
     #[serde(default)]
     pub came_from: Option<String>,
+    /// The addresses that sites gave it, by its cards: its names may still lead to them.
+    #[serde(default, skip_serializing_if = "GivenAddresses::is_empty")]
+    pub given_addresses: GivenAddresses,
 }
 
 /// What somebody does with a guest that nobody else may do something with meanwhile.
@@ -176,7 +180,13 @@ impl<M: Clone> Guests<M> {
                 entry.trouble.clear();
             }
             None => {
-                let record = GuestRecord { guest, generation: 0, moved_to: None, came_from: None };
+                let record = GuestRecord {
+                    guest,
+                    generation: 0,
+                    moved_to: None,
+                    came_from: None,
+                    given_addresses: GivenAddresses::new(),
+                };
                 let entry = Known { record, machine: None, task: Some(task), trouble: String::new() };
                 known.insert(name.clone(), entry);
             }

@@ -122,6 +122,14 @@ impl Paths {
         self.kept.lock().await.get(guest).is_some_and(|kept| kept.is_home)
     }
 
+    /// The address that a guest which is here has of this site's pool, in addition to its own address.
+    pub async fn new_address(&self, guest: &str, own: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let kept = self.kept.lock().await;
+        let tunnels = kept.get(guest).into_iter().flat_map(|kept| &kept.tunnels);
+        let mut moves = tunnels.map(|tunnel| tunnel.record().1);
+        moves.find(|moved| Some(moved.guest_address) == own)?.new_address
+    }
+
     /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.
     pub async fn leave(&self, guest: &str) -> Result<()> {
         for tunnel in self.kept.lock().await.get(guest).iter().flat_map(|kept| &kept.tunnels) {

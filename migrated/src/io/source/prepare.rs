@@ -16,7 +16,7 @@ use crate::io::peer_channel::{PeerClient, PeerError};
 use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
-use crate::peer::{Answer, DiskSize, Notice, Request, Reserve};
+use crate::peer::{Answer, DiskSize, GivenAddresses, Notice, Request, Reserve, takes_new_fields};
 use crate::qemu::device_names;
 use crate::qmp::IO_ERROR;
 use crate::quantity;
@@ -244,7 +244,23 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         wan: context.options.wan,
         runs,
         dry_run,
+        given_addresses: given_addresses(context).await?,
     })
+}
+
+/// The addresses that sites have given the guest, of which the destination has to know whose they are when it changes the
+/// guest's names. Not said to a host that would end the link for it.
+async fn given_addresses(context: &Arc<Context>) -> Result<GivenAddresses> {
+    let given = context.site.given_addresses(&context.guest).await;
+    if given.is_empty() {
+        return Ok(given);
+    }
+    let version = match context.client()?.call(Request::Introduce {}).await {
+        Ok(Answer::Introduced { version }) => version,
+        Ok(_) | Err(PeerError::Refused(_) | PeerError::Unknown(_)) => String::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(if takes_new_fields(&version) { given } else { GivenAddresses::new() })
 }
 
 fn digests(context: &Arc<Context>) -> Result<Vec<String>> {

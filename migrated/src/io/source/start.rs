@@ -10,10 +10,11 @@ use super::{prepare, run};
 use crate::api::{Failure, FailureCode, Limit, Planned, PlannedDisk, Send};
 use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
+use crate::io::peer_channel::PeerError;
 use crate::io::registry::Task;
 use crate::io::site::Site;
 use crate::migration::{Limits, Migration};
-use crate::peer::DiskSize;
+use crate::peer::{Answer, DiskSize, Request};
 use crate::status::Status;
 
 /// What became of an order.
@@ -97,8 +98,17 @@ async fn dry_run(context: &Arc<Context>) -> Result<Planned> {
     prepare::connect(context).await?;
     let request = prepare::request(context, true).await?;
     let planned = planned(context, &request.disks);
-    context.client()?.call(crate::peer::Request::Reserve(Box::new(request))).await?;
-    Ok(planned)
+    match context.client()?.call(Request::Reserve(Box::new(request))).await? {
+        Answer::Reserved(reserved) => {
+            let there = |warning| format!("{}: {warning}", context.peer.name);
+            let here = context.handle.status().warnings;
+            Ok(Planned {
+                warnings: here.into_iter().chain(reserved.warnings.into_iter().map(there)).collect(),
+                ..planned
+            })
+        }
+        other => Err(PeerError::Unexpected(Box::new(other)).into()),
+    }
 }
 
 fn planned(context: &Context, copied: &[DiskSize]) -> Planned {
@@ -116,5 +126,6 @@ fn planned(context: &Context, copied: &[DiskSize]) -> Planned {
         destination: context.peer.name.clone(),
         memory_bytes: context.guest.memory_mib << 20,
         disks: disks.collect(),
+        warnings: Vec::new(),
     }
 }

@@ -1,10 +1,12 @@
 //! Tests of what another host may say.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::{Bounded, TEXT_CHARS_MAX, TEXTS_MAX};
 use crate::guest::Guest;
-use crate::peer::{Answer, Call, DiskSize, Message, PathPrepare, Request, Reserve};
+use crate::peer::{Answer, Call, DiskSize, GivenAddresses, Message, PathPrepare, Request, Reserve};
 use crate::status::Status;
 
 fn reserve() -> Reserve {
@@ -23,12 +25,20 @@ fn reserve() -> Reserve {
         wan: true,
         runs: true,
         dry_run: false,
+        given_addresses: GivenAddresses::new(),
     }
 }
 
 fn call(request: Request) -> Result<Call, String> {
     let mut call = Call { id: 1, request };
     call.bound().map(|()| call)
+}
+
+#[test]
+fn addresses_that_sites_gave_are_those_of_its_cards() {
+    let given = GivenAddresses::from([("net0".to_owned(), vec![Ipv4Addr::new(10, 2, 0, 100)])]);
+    let faults = Reserve { given_addresses: given, ..reserve() }.faults();
+    assert!(faults.iter().any(|fault| fault.starts_with("given_addresses: ")), "{faults:?}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub fn reserve() -> Reserve {
         wan: true,
         runs: true,
         dry_run: false,
+        given_addresses: Default::default(),
     }
 }
 

@@ -53,8 +53,20 @@ pub fn journal() -> Vec<Record> {
 pub fn guests() -> Vec<GuestRecord> {
     let (moved_to, came_from) = (Some("site-b".to_owned()), Some("site-c".to_owned()));
     vec![
-        GuestRecord { guest: plain_guest(), generation: 0, moved_to: None, came_from: None },
-        GuestRecord { guest: guest(), generation: 3, moved_to, came_from },
+        GuestRecord {
+            guest: plain_guest(),
+            generation: 0,
+            moved_to: None,
+            came_from: None,
+            given_addresses: Default::default(),
+        },
+        GuestRecord {
+            guest: guest(),
+            generation: 3,
+            moved_to,
+            came_from,
+            given_addresses: Default::default(),
+        },
     ]
 }
 
