@@ -5,7 +5,7 @@
 //!               │  │            ├─► gate ─────► netlink ─► nfnetlink
 //!               │  │            ├─► nft ───────► the program, its input on stdin
 //!               │  │            └─► sysctl ────► /proc/sys
-//!               │  └─► announce ─► packet socket
+//!               │  └─► announce ─► packet socket ◄─ who_has
 //!               └────► probe ────► ICMP socket           dns ─► UDP, TCP
 //! ```
 //!
@@ -21,6 +21,7 @@ pub mod nft;
 pub mod sysctl;
 pub mod apply;
 pub mod announce;
+pub mod who_has;
 pub mod probe;
 pub mod tunnel;
 pub mod dns;

@@ -166,7 +166,7 @@ fn is_device_name(name: &str) -> bool {
 }
 
 /// A MAC, in the usual notation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mac(pub [u8; 6]);
 
 impl fmt::Display for Mac {

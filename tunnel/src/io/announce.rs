@@ -19,8 +19,9 @@ pub fn announce(index: u32, sender: [u8; 6], address: Ipv4Addr, mac: [u8; 6]) ->
     Ok(())
 }
 
-/// The device as an address; whom a frame is for stands in the frame itself.
-fn device_address(index: u32) -> SockAddr {
+/// The device as an address; whom a frame is for stands in the frame itself. A socket that is bound to it hears what ARP
+/// says there.
+pub fn device_address(index: u32) -> SockAddr {
     let family = libc::AF_PACKET as libc::sa_family_t;
     let link = libc::sockaddr_ll {
         sll_family: family,
