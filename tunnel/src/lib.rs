@@ -40,11 +40,13 @@ pub mod record;
 pub mod plan;
 pub mod reason;
 pub mod arp;
+pub mod surroundings;
 pub mod echo;
 pub mod update;
 pub mod io;
 
 pub use change::Change;
 pub use io::tunnel::{SwitchReport, Tunnel, TunnelError, remove_leftovers};
+pub use surroundings::Surroundings;
 pub use transfer::{BadMove, Move, Side};
 pub use update::NameUpdate;
