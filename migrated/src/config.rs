@@ -128,7 +128,8 @@ pub struct Limits {
 pub struct Network {
     /// The address that the other sites' tunnels reach.
     pub tunnel_address: Ipv4Addr,
-    /// Addresses of this site that arriving guests get in addition to their own.
+    /// Addresses of this site that arriving guests get in addition to their own. Those that this host has itself, that
+    /// lead nowhere or that others answer for are passed over.
     #[serde(default)]
     pub pool: Vec<Ipv4Addr>,
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use migrated::config::{self, Config};
 use migrated::io::hold::HoldPoints;
+use migrated::io::host::network::pool_faults;
 use migrated::io::{daemon, files, link_stdio};
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
@@ -57,7 +58,10 @@ pub fn link_stdio(config: &Path, to: Option<SocketAddr>) -> Exit {
 
 /// Says what is wrong with a configuration.
 pub fn check_config(path: &Path, as_json: bool) -> Exit {
-    let read = read(path);
+    let read = read(path).and_then(|config| match pool_faults(&config) {
+        faults if faults.is_empty() => Ok(config),
+        faults => Err(faults),
+    });
     if as_json {
         let faults = read.as_ref().err().cloned().unwrap_or_default();
         println!("{}", json!({ "file": path, "faults": faults }));

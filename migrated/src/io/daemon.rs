@@ -46,6 +46,7 @@ pub async fn run(config: Config, hold_points: HoldPoints) -> Result<()> {
     }
     let site = Arc::new(Site::open(config, hold_points).context("cannot read what is kept in state_dir")?);
     site.find_paths().await;
+    site.look_at_pool();
     destination::recover(&site).await;
     site.adopt().await;
     source::recover(&site);

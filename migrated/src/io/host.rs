@@ -11,6 +11,7 @@
 //! What cannot change while the daemon lives (QEMU's offers, KVM) is looked up once.
 
 pub mod kvm;
+pub mod network;
 mod offers;
 
 use std::collections::BTreeMap;

@@ -8,8 +8,9 @@
 //! Knows nothing of those who use it: the API's answers, the two ends of a migration.
 
 mod paths;
+mod network;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::config::Config;
+use crate::guest::Guest;
 use crate::host::{Reservation, Reservations};
 use crate::io::hold::HoldPoints;
 use crate::io::host::{image_bytes, resident_mib};
@@ -198,19 +200,24 @@ impl Site {
             vcpus: guest.vcpus,
             from,
             is_arriving: false,
+            nics: guest.nics.clone(),
         }
     }
 
     /// Finds the tunnels again that the daemon before this one has kept, and with them which addresses of the pool are held.
+    /// Those that it only tried when it ended are removed.
     pub async fn find_paths(&self) {
+        if let Err(error) = tunnel::io::tunnel::remove_trials().await {
+            warn!(%error, "cannot remove what is left of a tunnel that was only tried");
+        }
         let held = self.paths.find().await;
         self.lock_addresses().extend(held);
     }
 
-    /// An address of the pool that nobody has, for a guest.
-    pub fn keep_address(&self, guest: &str) -> Option<Ipv4Addr> {
+    /// One of the addresses `usable` that nobody has, for a guest.
+    pub fn keep_address(&self, guest: &str, usable: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
         let mut held = self.lock_addresses();
-        let free = self.pool().find(|address| !held.contains_key(address))?;
+        let free = self.pool().find(|address| usable.contains(address) && !held.contains_key(address))?;
         held.insert(free, guest.to_owned());
         Some(free)
     }
@@ -258,6 +265,21 @@ impl Site {
 
     fn lock_arrivals(&self) -> MutexGuard<'_, BTreeMap<String, (String, Arc<Notify>)>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is promised to a guest that is about to start, until its machine tells more.
+fn promise_of_start(guest: &Guest) -> Reservation {
+    Reservation {
+        holder: "it is being started here".to_owned(),
+        memory_mib: guest.memory_mib,
+        memory_used_mib: 0,
+        disk_bytes: 0,
+        disk_size_bytes: 0,
+        vcpus: guest.vcpus,
+        from: None,
+        is_arriving: false,
+        nics: guest.nics.clone(),
     }
 }
 

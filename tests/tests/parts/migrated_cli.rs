@@ -103,6 +103,11 @@ fn a_configuration_that_is_wrong_is_refused_with_line_and_column() {
     fs::write(site.config(), text.replace("site-a", "site a").replace("7070", "0")).unwrap();
     let said = stderr(&check_config(&program, &site.config()));
     assert!(said.contains("name: ") && said.contains("listen: "), "both at once: {said}");
+    let pool = "[network]\ntunnel_address = \"192.0.2.1\"\npool = [\"127.0.0.1\", \"198.18.77.7\"]\n";
+    fs::write(site.config(), text + pool).unwrap();
+    let said = stderr(&check_config(&program, &site.config()));
+    assert!(said.contains("127.0.0.1 is this host's own address on lo"), "{said}");
+    assert!(said.contains("198.18.77.7 lies in no network of this host"), "{said}");
     let said = stderr(&check_config(&program, Path::new("/nonexistent/config.toml")));
     assert!(said.contains("/nonexistent/config.toml"), "{said}");
 }

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::api::{Failure, FailureCode, GuestState};
 use crate::guest::Guest;
+use crate::host::network::Occasion;
 use crate::io::machine::{DiskRoles, Machine, MachineError, Start};
 use crate::io::registry::{Claim, Known, Task};
 use crate::io::site::Site;
@@ -28,11 +29,19 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
     })?;
     let claim = site.guests.claim_new(guest.clone(), Task::Start)?;
     is_not_elsewhere(site, &guest.name)?;
+    let warnings = match clashes(site, &guest).await {
+        Ok(warnings) => warnings,
+        Err(failure) => {
+            claim.forget_if_new();
+            return Err(failure);
+        }
+    };
     let how = restore.map_or(Start::Boot, Start::Restore);
     let machine = match Machine::start(&site.config, &guest, how, DiskRoles::Primary).await {
         Ok(machine) => machine,
         Err(error) => {
             claim.set_trouble(&error.to_string());
+            site.reservations().release(claim.name());
             // One that never ran is not a guest of this host.
             claim.forget_if_new();
             return Err(failed(&error));
@@ -40,12 +49,26 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
     };
     if let Err(error) = claim.keep(|record| record.guest = guest) {
         machine.quit().await;
+        site.reservations().release(claim.name());
         claim.forget_if_new();
         let message = format!("cannot keep the guest in state_dir: {error}");
         return Err(Failure::new(FailureCode::Failed, message, "nothing of it is left running"));
     }
     site.tend(&claim, machine);
-    answered(claim).await
+    let state = answered(claim).await?;
+    Ok(GuestState { trouble: warnings.join("; "), ..state })
+}
+
+/// Whether another has the guest's MAC or address: for certain, then it does not start; else what is worth knowing.
+async fn clashes(site: &Site, guest: &Guest) -> Result<Vec<String>, Failure> {
+    let Some(network) = site.network(guest, Occasion::Run, &[]).await else { return Ok(Vec::new()) };
+    let warnings = site
+        .promise_run(guest, &network)
+        .map_err(|reasons| Failure::new(FailureCode::Conflict, reasons.join("\n"), "nothing was started"))?;
+    for warning in &warnings {
+        tracing::warn!(guest = guest.name, "{warning}");
+    }
+    Ok(warnings)
 }
 
 /// Ends a guest: by its power button, at once, or into a file.

@@ -21,8 +21,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
+use tunnel::transfer::Mac;
 use tunnel::{Side, Tunnel};
 
+use crate::host::network::Led;
 use crate::io::registry::Folder;
 
 /// What outlives the daemon and the host's power of a guest's tunnels.
@@ -120,6 +122,19 @@ impl Paths {
     /// Whether a guest that is elsewhere is at home here.
     pub async fn is_home(&self, guest: &str) -> bool {
         self.kept.lock().await.get(guest).is_some_and(|kept| kept.is_home)
+    }
+
+    /// The guests that tunnels lead from here or to here.
+    pub async fn led(&self) -> Vec<Led> {
+        let all = self.kept.lock().await;
+        let tunnels =
+            all.iter().flat_map(|(guest, kept)| kept.tunnels.iter().map(move |tunnel| (guest, tunnel)));
+        tunnels
+            .map(|(guest, tunnel)| {
+                let (_, moved) = tunnel.record();
+                Led { guest: guest.clone(), mac: Mac(moved.guest_mac), address: moved.guest_address }
+            })
+            .collect()
     }
 
     /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.
