@@ -144,6 +144,9 @@ pub struct Planned {
     pub memory_bytes: u64,
     /// Its disks, in the order of its description.
     pub disks: Vec<PlannedDisk>,
+    /// What is worth knowing beforehand, with what to do.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A disk of a guest that could move.

@@ -107,6 +107,7 @@ impl Status {
             link: LinkReport::default(),
             ram: RamReport::default(),
             disks: Vec::new(),
+            reached: Vec::new(),
         }
     }
 

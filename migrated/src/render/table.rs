@@ -23,7 +23,7 @@ pub fn guests(guests: &[GuestState]) -> Vec<String> {
 
 /// What a dry run has found.
 pub fn planned(planned: &Planned) -> Vec<String> {
-    let Planned { guest, source, destination, memory_bytes, disks } = planned;
+    let Planned { guest, source, destination, memory_bytes, disks, warnings } = planned;
     let of_disk = |disk: &PlannedDisk| match disk.size_bytes.zip(disk.allocated_bytes) {
         Some((bytes, allocated)) => {
             format!("disk {}: {}, {} of it in use", disk.id, size(bytes), size(allocated))
@@ -34,7 +34,8 @@ pub fn planned(planned: &Planned) -> Vec<String> {
         format!("{guest} can move from {source} to {destination}; nothing was started"),
         format!("memory: {}", size(*memory_bytes)),
     ];
-    first.into_iter().chain(disks.iter().map(of_disk)).collect()
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
+    first.into_iter().chain(disks.iter().map(of_disk)).chain(warnings).collect()
 }
 
 /// Peers of a host.
@@ -123,12 +124,14 @@ mod tests {
             destination: "site-b".into(),
             memory_bytes: 512 << 20,
             disks: vec![disk("root", Some((1 << 30, 300 << 20))), disk("data", None)],
+            warnings: vec!["the guest is emulated".into()],
         };
         let expected = [
             "web can move from site-a to site-b; nothing was started",
             "memory: 512.0 MiB",
             "disk root: 1.0 GiB, 300.0 MiB of it in use",
             "disk data: both hosts see it, nothing is copied",
+            "warning: the guest is emulated",
         ];
         assert_eq!(planned(&found), expected);
     }

@@ -87,6 +87,7 @@ impl Account {
                 final_pass_ms: known.final_pass_ms,
             },
             disks: self.disks.iter().map(|(id, disk)| self.disk_report(id, disk, &known, now)).collect(),
+            reached: known.reached.clone(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::context::{Context, Options};
-use super::{prepare, run};
+use super::{path, prepare, run};
 use crate::api::{Failure, FailureCode, Limit, Planned, PlannedDisk, Send};
 use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
@@ -92,11 +92,13 @@ fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
 
 async fn dry_run(context: &Arc<Context>) -> Result<Planned> {
     prepare::inspect(context).await?;
-    prepare::connect(context).await?;
+    prepare::first_connect(context).await?;
     let request = prepare::request(context, true).await?;
     let planned = planned(context, &request.disks);
-    context.client()?.call(crate::peer::Request::Reserve(Box::new(request))).await?;
-    Ok(planned)
+    let reserved = prepare::ask(context, request).await?;
+    context.known().reserved = Some(reserved);
+    path::attempt(context).await?;
+    Ok(Planned { warnings: context.handle.status().warnings, ..planned })
 }
 
 fn planned(context: &Context, copied: &[DiskSize]) -> Planned {
@@ -114,5 +116,6 @@ fn planned(context: &Context, copied: &[DiskSize]) -> Planned {
         destination: context.peer.name.clone(),
         memory_bytes: context.guest.memory_mib << 20,
         disks: disks.collect(),
+        warnings: Vec::new(),
     }
 }

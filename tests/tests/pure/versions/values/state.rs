@@ -266,5 +266,6 @@ fn moved() -> Report {
         link,
         ram,
         disks: vec![disk],
+        reached: Vec::new(),
     }
 }
