@@ -144,7 +144,7 @@ pub struct Planned {
     pub memory_bytes: u64,
     /// Its disks, in the order of its description.
     pub disks: Vec<PlannedDisk>,
-    /// What is worth knowing before, and stops nothing.
+    /// What is worth knowing beforehand, with what to do; it stops nothing.
     #[serde(default)]
     pub warnings: Vec<String>,
 }

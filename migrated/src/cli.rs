@@ -243,7 +243,7 @@ pub struct SendLine {
     /// Come back at once; `status` shows how it goes on
     #[arg(short, long)]
     pub detach: bool,
-    /// Only look whether it could be done
+    /// Only look whether it could be done, and what is worth knowing; with --wan a packet goes through the tunnel
     #[arg(long, conflicts_with = "detach")]
     pub dry_run: bool,
     /// The most that all its channels may use, like 20Mbit or 2.5MB (a second)

@@ -148,7 +148,8 @@ pub struct Network {
     /// The address that the other sites' tunnels reach.
     #[serde(deserialize_with = "address::one_ipv4")]
     pub tunnel_address: Ipv4Addr,
-    /// Addresses of this site that arriving guests get in addition to their own.
+    /// Addresses of this site that arriving guests get in addition to their own. Those that this host has itself, that
+    /// lead nowhere or that others answer for are passed over.
     #[serde(default, deserialize_with = "address::many_ipv4")]
     pub pool: Vec<Ipv4Addr>,
 }

@@ -46,6 +46,7 @@ pub fn allow(stage: Stage, request: &Request) -> Result<(), String> {
     let (allowed, name): (&[Stage], &str) = match request {
         Request::Reserve(_) => (&[Stage::Nothing], "reserve"),
         Request::PathPrepare(_) => (&[Stage::Reserved], "path-prepare"),
+        Request::PathTry(_) => (&[Stage::Nothing], "path-try"),
         Request::PathSwitch {} => (&[Stage::Reserved, Stage::Loaded], "path-switch"),
         Request::PathBack {} => (&[Stage::Reserved, Stage::Loaded], "path-back"),
         Request::Take { .. } => (&[Stage::Loaded], "take"),
@@ -65,6 +66,7 @@ pub fn allow(stage: Stage, request: &Request) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::PathPrepare;
 
     fn requests() -> Vec<Request> {
         vec![
@@ -73,6 +75,7 @@ mod tests {
             Request::Take { migration: "m".into(), generation: 1, run: true },
             Request::Verdict { migration: "m".into(), generation: 1 },
             Request::Readdress {},
+            Request::PathTry(PathPrepare { tunnel: 1, remote: [192, 0, 2, 1].into() }),
             Request::Abort { reason: String::new(), keep_disks: false },
         ]
     }
@@ -84,6 +87,8 @@ mod tests {
                 Stage::ALL.into_iter().filter(|stage| allow(*stage, &request).is_ok()).collect();
             match request {
                 Request::Take { .. } => assert_eq!(allowed, [Stage::Loaded]),
+                // Of a guest that is only looked at.
+                Request::PathTry(_) => assert_eq!(allowed, [Stage::Nothing]),
                 Request::Abort { .. } | Request::PathBack {} => {
                     assert!(!allowed.contains(&Stage::Taken) && !allowed.contains(&Stage::Running));
                 }

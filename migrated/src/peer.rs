@@ -57,6 +57,9 @@ pub enum Request {
     Reserve(Box<Reserve>),
     /// Makes this host's end of the tunnel; no packet changes its way yet.
     PathPrepare(PathPrepare),
+    /// Makes this host's end of a tunnel for a guest that was only looked at (`dry_run`), to be removed at `abort`, and at
+    /// the end of the link. 0.1.0 ends the link: so nothing may depend on that.
+    PathTry(PathPrepare),
     /// Takes the guest's packets; they wait at the tap until the guest runs.
     PathSwitch {},
     /// Undoes `path-switch`.
@@ -113,9 +116,10 @@ pub enum Request {
 
 impl Request {
     /// Every name of one.
-    pub const NAMES: [&str; 13] = [
+    pub const NAMES: [&str; 14] = [
         "reserve",
         "path-prepare",
+        "path-try",
         "path-switch",
         "path-back",
         "take",
@@ -134,6 +138,7 @@ impl Request {
         match self {
             Request::Reserve(_) => "reserve",
             Request::PathPrepare(_) => "path-prepare",
+            Request::PathTry(_) => "path-try",
             Request::PathSwitch {} => "path-switch",
             Request::PathBack {} => "path-back",
             Request::Take { .. } => "take",
@@ -370,6 +375,7 @@ mod tests {
     fn messages_are_read_as_they_were_written() {
         let requests = [
             Request::PathPrepare(PathPrepare { tunnel: 5, remote: Ipv4Addr::new(192, 0, 2, 1) }),
+            Request::PathTry(PathPrepare { tunnel: 6, remote: Ipv4Addr::new(192, 0, 2, 1) }),
             Request::PathSwitch {},
             Request::PathBack {},
             Request::Verdict { migration: "m".into(), generation: 1 },

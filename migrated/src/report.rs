@@ -4,6 +4,8 @@ mod abort;
 mod pause;
 mod text;
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::phase::{Outcome, Phase};
@@ -55,6 +57,19 @@ pub struct Report {
     pub ram: RamReport,
     /// Each disk.
     pub disks: Vec<DiskReport>,
+    /// Each address of the guest that answered a ping before the move, asked again through the tunnel when the guest ran at
+    /// the destination; empty: none was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<ReachReport>,
+}
+
+/// An address of the guest, asked through the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachReport {
+    /// Which.
+    pub address: Ipv4Addr,
+    /// How long the answer took in milliseconds; none: there was none.
+    pub answered_ms: Option<u64>,
 }
 
 /// The link, over the whole migration.

@@ -108,6 +108,7 @@ impl Status {
             link: LinkReport::default(),
             ram: RamReport::default(),
             disks: Vec::new(),
+            reached: Vec::new(),
         }
     }
 

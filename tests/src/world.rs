@@ -186,6 +186,14 @@ impl World {
         b.ip(&format!("link set far0 master {bridge_b} up\n"));
     }
 
+    /// Put a machine with this address on site B's network: the client, by a second cable.
+    pub fn join_stranger(&self, address: &str) {
+        let (site, stranger) = (self.site_b.spaces(), self.client.spaces());
+        let pid = stranger.pid();
+        site.ip(&format!("link add s0 type veth peer name s0 netns {pid}\nlink set s0 master br0 up\n"));
+        stranger.ip(&format!("addr add {address}/32 dev s0\nlink set s0 up\n"));
+    }
+
     /// Cut the second network between the sites: what is sent there vanishes, and nobody is told.
     pub fn cut_control(&self) {
         for (site, other) in [(&self.site_a, CONTROL[1]), (&self.site_b, CONTROL[0])] {

@@ -7,6 +7,7 @@
 //!               │  │            └─► sysctl ────► /proc/sys
 //!               │  └─► announce ─► packet socket ◄─ who_has
 //!               └────► probe ────► ICMP socket           dns ─► UDP, TCP
+//!                      look ────► messages, netlink
 //! ```
 //!
 //! A socket belongs to the network namespace of the thread that opens it, and `/proc/sys` to that of the thread
@@ -22,6 +23,7 @@ pub mod sysctl;
 pub mod apply;
 pub mod announce;
 pub mod who_has;
+pub mod look;
 pub mod probe;
 pub mod presence;
 pub mod tunnel;

@@ -88,6 +88,21 @@ impl Move {
         Ok(())
     }
 
+    /// The same move, only to be tried: its guest is behind no port of the bridge, so none of its rules meets a frame.
+    pub fn trial(self) -> Self {
+        Self { tap: Some(self.no_port()), ..self }
+    }
+
+    /// Whether this is one that is only tried.
+    pub fn is_trial(&self) -> bool {
+        self.tap.as_deref() == Some(&self.no_port())
+    }
+
+    /// The name of a port that there never is.
+    fn no_port(&self) -> String {
+        format!("try{}", self.id)
+    }
+
     /// The tunnel's device, and the table of packet rules, at either side.
     pub fn device(&self) -> String {
         device_of(self.id)
@@ -246,5 +261,12 @@ pub(crate) mod tests {
         assert!(
             refused(Move { new_address: Some(example().guest_address), ..example() }).contains("old one")
         );
+    }
+
+    #[test]
+    fn a_move_that_is_only_tried_is_told_from_a_real_one() {
+        let tried = Move { id: (1 << 24) - 1, ..example() }.trial();
+        assert!(tried.check().is_ok() && tried.is_trial());
+        assert!(!example().is_trial() && !Move { tap: None, ..example() }.is_trial());
     }
 }

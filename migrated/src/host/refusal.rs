@@ -1,5 +1,6 @@
 //! Why a host does not take a guest: numbers for programs, words for people. They travel to the source.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -153,6 +154,28 @@ pub enum Refusal {
         name: String,
         /// The host's.
         here: String,
+    },
+    /// Another on the guest's network has its MAC.
+    #[error("mac: {mac} of the card {nic} is that of {holder}; give one of the two another, or stop one")]
+    Mac {
+        /// The card.
+        nic: String,
+        /// Its MAC.
+        mac: String,
+        /// Who has it.
+        holder: String,
+    },
+    /// Another has the guest's address.
+    #[error(
+        "address: {address} of the card {nic} is that of {holder}; give one of the two another, or stop one"
+    )]
+    Address {
+        /// The card.
+        nic: String,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Who has it.
+        holder: String,
     },
     /// A boot file is missing or another one.
     #[error("boot file {}: {reason}; put the source's file into boot_dir", path.display())]

@@ -73,6 +73,7 @@ fn promise(memory_mib: u64, memory_used_mib: u64, disk_bytes: u64) -> Reservatio
         vcpus: 2,
         from: Some("site-b".into()),
         is_arriving: false,
+        nics: Vec::new(),
     }
 }
 

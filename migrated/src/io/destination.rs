@@ -15,6 +15,8 @@ mod reserve;
 mod recovery;
 mod taken_back;
 mod promises;
+pub mod ports;
+mod trial;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +29,6 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use crate::incoming::{Stage, allow};
-use crate::io::journal_file::unix_ms;
 use crate::io::link::{Channel, Link, copy_both};
 use crate::io::machine::Machine;
 use crate::io::peer_channel::{PeerServer, PeerWriter};
@@ -36,11 +37,12 @@ use crate::io::site::Site;
 use crate::link::Label;
 use crate::peer::{Answer, Asked, Notice, Request};
 use crate::phase::{Outcome, Phase};
-use crate::qmp::MigrateInfo;
 use crate::report::Report;
 use crate::status::Status;
 
-use self::arrival::{Arrival, Start};
+use self::arrival::{Arrival, Start, report_of};
+use self::ports::{Ports, loaded};
+use self::trial::Trial;
 
 pub use self::arrival::KeptArrival;
 pub use self::recovery::recover;
@@ -79,6 +81,8 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
         relays: JoinSet::new(),
         is_readdressed: false,
         replaced: None,
+        ports: None,
+        trial: None,
     };
     let ended = visit.run(server).await;
     visit.leave("the link ended").await;
@@ -97,6 +101,10 @@ struct Visit {
     is_readdressed: bool,
     /// Told when the source begins anew, or has nothing left to ask for.
     replaced: Option<Arc<Notify>>,
+    /// Of what is to come.
+    ports: Option<Ports>,
+    /// Of a guest that was only looked at.
+    trial: Option<Trial>,
 }
 
 impl Visit {
@@ -105,7 +113,7 @@ impl Visit {
             let awaits_memory = self.stage == Stage::Reserved;
             let machine = self.arrival.as_ref().map(|arrival| arrival.machine.clone());
             let watched = machine.clone();
-            let replaced = self.replaced.clone();
+            let (replaced, ports) = (self.replaced.clone(), self.ports.clone());
             tokio::select! {
                 () = async { replaced.expect("it is there in these stages").notified().await },
                     if self.replaced.is_some() && matches!(self.stage, Stage::Reserved | Stage::Loaded | Stage::Running) =>
@@ -125,7 +133,9 @@ impl Visit {
                     let (label, channel) = accepted?;
                     self.connect(label, channel).await?;
                 }
-                loaded = async { loaded(machine.as_ref().expect("it is there in this stage")).await }, if awaits_memory && machine.is_some() => {
+                loaded = async { loaded(&machine.expect("it is there"), &ports.expect("so are its ports")).await },
+                    if awaits_memory && self.arrival.is_some() =>
+                {
                     self.handle_memory(loaded).await?;
                 }
                 () = async { watched.as_ref().expect("it is there in these stages").qmp().closed().await },
@@ -171,6 +181,10 @@ impl Visit {
                 Some(arrival) => done(arrival.prepare_path(&order).await),
                 None => nothing_reserved(),
             },
+            Request::PathTry(order) => match self.trial.as_mut() {
+                Some(trial) => done(trial.make(&order).await),
+                None => nothing_reserved(),
+            },
             Request::PathSwitch {} => match &self.arrival {
                 Some(arrival) => done(arrival.switch_path().await),
                 None => nothing_reserved(),
@@ -211,13 +225,17 @@ impl Visit {
     }
 
     async fn reserve(&mut self, wanted: crate::peer::Reserve) -> Answer {
-        let dry_run = wanted.dry_run;
+        let looked = wanted.dry_run.then(|| Trial::new(&self.site, wanted.clone()));
         match reserve::reserve(&self.site, self.link.peer(), wanted).await {
-            Ok(reserve::Kept::Looked(reserved)) if dry_run => Answer::Reserved(reserved),
-            Ok(reserve::Kept::Looked(_)) => unreachable!("only a dry run just looks"),
+            Ok(reserve::Kept::Looked(reserved)) => {
+                self.end_trial().await;
+                self.trial = looked;
+                Answer::Reserved(reserved)
+            }
             Ok(reserve::Kept::Arrival(arrival)) => {
                 let reserved = arrival.reserved.clone();
                 self.replaced = Some(self.site.note_arrival(&arrival.reserve.guest.name, &arrival.source));
+                self.ports = Some(Ports::of(&arrival.machine));
                 self.arrival = Some(*arrival);
                 self.stage = Stage::Reserved;
                 Answer::Reserved(reserved)
@@ -253,7 +271,12 @@ impl Visit {
             Label::Ram(_) => {
                 let socket = incoming_socket(&arrival.machine);
                 let stream = UnixStream::connect(&socket).await.context("QEMU does not take the memory")?;
+                let ports = self.ports.clone().context("memory came for nobody")?;
                 self.relays.spawn(async move {
+                    // Who waits for the memory hears of it, and ends this.
+                    if ports.pass().await.is_err() {
+                        return std::future::pending().await;
+                    }
                     if let Err(error) = receive(channel, stream).await {
                         tracing::debug!(%error, "the memory's stream ended");
                     }
@@ -283,6 +306,7 @@ impl Visit {
     async fn give_up(&mut self, reason: &str, keep_disks: bool) {
         self.stage = Stage::Over;
         self.relays.abort_all();
+        self.end_trial().await;
         self.replaced = None;
         if let Some(arrival) = self.arrival.take() {
             let name = arrival.reserve.guest.name.clone();
@@ -292,6 +316,12 @@ impl Visit {
             self.site.forget_arrival(&name);
             let report = report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]);
             handle.end(Report { abort: Some(abort), ..report });
+        }
+    }
+
+    async fn end_trial(&mut self) {
+        if let Some(trial) = self.trial.take() {
+            trial.end().await;
         }
     }
 
@@ -337,7 +367,7 @@ impl Visit {
             if !self.is_readdressed {
                 see_to_names(&arrival).await;
             }
-            end_well(&arrival).await;
+            arrival.end_well().await;
         }
     }
 }
@@ -364,14 +394,6 @@ async fn see_to_names(arrival: &Arrival) {
     tracing::info!(guest, ?names, "the names lead here");
 }
 
-/// The guest is here, and this visit is over.
-async fn end_well(arrival: &Arrival) {
-    arrival.site.paths.come_home(&arrival.reserve.guest.name).await;
-    let status = arrival.handle.status();
-    arrival.handle.end(report_of(&status, Outcome::Moved, Vec::new()));
-    arrival.site.refresh_reservations();
-}
-
 /// Where QEMU waits for the memory.
 fn incoming_socket(machine: &Machine) -> PathBuf {
     machine.layout().runtime().join("incoming")
@@ -379,18 +401,4 @@ fn incoming_socket(machine: &Machine) -> PathBuf {
 
 fn nothing_reserved() -> Answer {
     Answer::Refused { reasons: vec!["nothing is reserved for this migration".to_owned()] }
-}
-
-/// Waits until QEMU holds the whole guest. An error: it never will.
-async fn loaded(machine: &Machine) -> Result<()> {
-    let found = machine.qmp().migration_until(ASKED_EVERY, MigrateInfo::has_ended).await?;
-    if found.status != "completed" {
-        bail!("the destination's QEMU could not take the memory: {}", found.error_desc);
-    }
-    Ok(())
-}
-
-/// What this host keeps of a migration whose source has the whole account.
-fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> Report {
-    status.to_report(outcome, reasons, (unix_ms() / 1000).saturating_sub(status.elapsed_ms / 1000))
 }

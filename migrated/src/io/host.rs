@@ -13,6 +13,7 @@
 pub mod kvm;
 mod own_images;
 mod program;
+pub mod network;
 mod offers;
 
 use std::collections::BTreeMap;

@@ -8,8 +8,9 @@
 //! Knows nothing of those who use it: the API's answers, the two ends of a migration.
 
 mod paths;
+mod network;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -203,19 +204,24 @@ impl Site {
             vcpus: guest.vcpus,
             from,
             is_arriving: false,
+            nics: guest.nics.clone(),
         }
     }
 
     /// Finds the tunnels again that the daemon before this one has kept, and with them which addresses of the pool are held.
+    /// Those that it only tried when it ended are removed.
     pub async fn find_paths(&self) {
+        if let Err(error) = tunnel::io::tunnel::remove_trials().await {
+            warn!(%error, "cannot remove what is left of a tunnel that was only tried");
+        }
         let held = self.paths.find().await;
         self.lock_addresses().extend(held);
     }
 
-    /// An address of the pool that nobody has, for a guest.
-    pub fn keep_address(&self, guest: &str) -> Option<Ipv4Addr> {
+    /// One of the addresses `usable` that nobody has, for a guest.
+    pub fn keep_address(&self, guest: &str, usable: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
         let mut held = self.lock_addresses();
-        let free = self.pool().find(|address| !held.contains_key(address))?;
+        let free = self.pool().find(|address| usable.contains(address) && !held.contains_key(address))?;
         held.insert(free, guest.to_owned());
         Some(free)
     }

@@ -72,7 +72,7 @@ async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ende
     match op {
         Op::Inspect => prepare::inspect(context).await?,
         Op::Connect if has_begun => prepare::reconnect(context).await?,
-        Op::Connect => prepare::connect(context).await?,
+        Op::Connect => prepare::first_connect(context).await?,
         Op::Reserve => prepare::reserve(context).await?,
         Op::Replicate => disks::replicate(context).await?,
         Op::PreparePath => path::prepare(context).await?,

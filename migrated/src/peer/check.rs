@@ -43,7 +43,7 @@ impl Bounded for Call {
         match &mut self.request {
             // Refused with reasons by whoever decides about it.
             Request::Reserve(_) => Ok(()),
-            Request::PathPrepare(order) => path(order),
+            Request::PathPrepare(order) | Request::PathTry(order) => path(order),
             Request::Take { migration, generation, .. } | Request::Verdict { migration, generation } => {
                 id(migration)?;
                 counted(*generation)

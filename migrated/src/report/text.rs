@@ -2,7 +2,7 @@
 
 use crate::phase::Outcome;
 
-use super::{DiskReport, LinkReport, PauseEnd, ProbeReport, RamReport, Report};
+use super::{DiskReport, LinkReport, PauseEnd, ProbeReport, RamReport, ReachReport, Report};
 use crate::quantity::{rate, size, time};
 
 impl Report {
@@ -24,6 +24,7 @@ impl Report {
         lines.push(entry("memory", &of_ram(&self.ram)));
         lines.push(entry("link", &of_link(&self.link)));
         lines.extend(ways(&self.link));
+        lines.extend(self.reached.iter().map(|reach| entry("reached", &of_reach(reach))));
         if !self.events.is_empty() {
             lines.push("events".to_owned());
             lines.extend(self.events.iter().map(|(ms, what)| format!("  {:>12}  {what}", time(*ms))));
@@ -135,6 +136,16 @@ fn of_link(link: &LinkReport) -> String {
     )
 }
 
+fn of_reach(reach: &ReachReport) -> String {
+    match reach.answered_ms {
+        Some(ms) => format!("{} answers through the tunnel, in {}", reach.address, time(ms)),
+        None => format!(
+            "{} does not answer through the tunnel, and did before: a firewall at either host may drop what is forwarded",
+            reach.address
+        ),
+    }
+}
+
 /// Where it went, and why there.
 fn ways(link: &LinkReport) -> Vec<String> {
     let ways = [("  data to", &link.data_address), ("  control to", &link.control_address)];
@@ -239,6 +250,10 @@ mod tests {
                 verified_before_leaves: Some(16_372),
                 seal_ms: 80,
             }],
+            reached: vec![
+                ReachReport { address: [10, 1, 0, 10].into(), answered_ms: Some(21) },
+                ReachReport { address: [10, 1, 0, 11].into(), answered_ms: None },
+            ],
         }
     }
 
@@ -260,6 +275,9 @@ mod tests {
                 "  data to          198.51.100.5:7071",
                 "  control to       192.0.2.5:7070",
                 "  probed           198.51.100.5:7071 19.6 Mbit/s, 203.0.113.5:7072 no answer within 3 s",
+                "reached            10.1.0.10 answers through the tunnel, in 21 ms",
+                "reached            10.1.0.11 does not answer through the tunnel, and did before: a firewall at either host may \
+                 drop what is forwarded",
                 "events",
                 "          0 ms  asked for",
                 "    1 min 04 s  paused",

@@ -55,10 +55,15 @@ pub fn a_guest_that_comes_home_after_both_daemons_began_anew_leaves_no_tunnel_an
     prober.wait_for_answers(10);
     assert_eq!(tunnel(&hosts, End::SiteB), first);
 
-    hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
+    let report = hosts.send(End::SiteB, &["--wan", "web", "site-a"]).end().moved();
     assert_eq!(hosts.states("web"), ["running", "moved"]);
     // Site A cannot know which of the addresses was the guest's: site B has said so.
     assert_eq!(names.addresses(&hosts), [ADDRESS, OTHER]);
+    // Our own tunnel answers for its address, and is taken for nobody else.
+    let alarmed =
+        report.events.iter().any(|(_, event)| event.contains("warning: ") && event.contains("net0: "));
+    assert!(!alarmed, "{:#?}", report.events);
+    assert!(report.reached.iter().any(|reached| reached.answered_ms.is_some()), "{:?}", report.reached);
     prober.wait_for_answers(10);
     let mut left = network(&hosts);
     // The last of it goes when the other host has hung up.

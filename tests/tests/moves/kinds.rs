@@ -1,6 +1,7 @@
 //! Other guests, and another way to send them: two disks, paused, without an address.
 
 use migrated::guest::Guest;
+use migrated::report::ReachReport;
 use tests::guest_kit::place::Place;
 use tests::guest_kit::service::Service;
 use tests::guest_kit::{ADDRESS, Recipe};
@@ -40,8 +41,15 @@ fn two_disks(with: With) {
     let recipe = Recipe { second_disk_mib: Some(32), ..Recipe::default() };
     let resident = require!(Resident::start(&hosts, &recipe, Work::default()));
     let prober = resident.watch(&hosts);
+    // All but a ping gets through to the guest at its new place.
+    hosts.site(End::SiteB).shell(
+        "nft add table ip t; nft 'add chain ip t f { type filter hook forward priority 0; }'; \
+         nft add rule ip t f icmp type echo-request drop",
+    );
     let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
+    assert_eq!(report.reached, [ReachReport { address: ADDRESS, answered_ms: None }]);
+    assert!(report.events.iter().any(|(_, event)| event.contains("warning: the guest does not answer")));
     insist_on_verified(&report, 2);
     prober.wait_for_answers(20);
     resident.judge(&hosts, End::SiteB, prober);
@@ -80,8 +88,20 @@ fn anonymous(with: With) {
         guest
     };
     let _resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), anonymous));
+    // New ports pass nothing for four seconds: so long the guest runs where it is.
+    hosts.site(End::SiteB).shell("ip link set br0 type bridge forward_delay 200 stp_state 1");
     let links = hosts.traces(End::SiteB);
-    hosts.send(End::SiteA, &["web", "site-b"]).end().moved();
+    let report = hosts.send(End::SiteA, &["web", "site-b"]).end().moved();
+    let ports = hosts.site(End::SiteB).ip_json(&["link", "show", "master", "br0"]);
+    let ports = ports.as_array().into_iter().flatten().filter(|port| port["linkinfo"]["info_kind"] == "tun");
+    let states: Vec<&str> =
+        ports.filter_map(|tap| tap["linkinfo"]["info_slave_data"]["state"].as_str()).collect();
+    assert_eq!(states, ["forwarding"]);
+    assert!(
+        report.events.iter().any(|(_, event)| event.contains("runs a spanning tree")),
+        "{:?}",
+        report.events
+    );
     assert_eq!(hosts.states("web"), ["moved", "running"]);
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.tunnels(end)), [[], []] as [[String; 0]; 2]);
     let is_new = |trace: &String| trace.starts_with("network: ") && !links.contains(trace);

@@ -1,13 +1,17 @@
 //! What is refused before anything is started, with every reason at once (S0-25).
 
+use std::fs;
+
 use migrated::api::FailureCode;
 use migrated::guest::Guest;
 use migrated::io::keys::{Keys, Peer, PeerStore};
 use migrated::phase::{Outcome, Phase};
+use tests::boot_sector;
 use tests::guest_kit::Recipe;
 use tests::hosts::Hosts;
 use tests::hosts::resident::{Resident, Work};
 use tests::hosts::settings::Settings;
+use tests::program::Tool;
 use tests::require;
 use tests::wan::End;
 use tests::world::Plan;
@@ -15,20 +19,49 @@ use tests::world::Plan;
 use crate::restarts::restart;
 use crate::{MAIN_JOB, SLOWLY};
 
-/// No room for memory, none for the disk, and nobody who could change the guest's name.
+/// A guest that halts, with a card that has this MAC; to be run.
+fn double(hosts: &Hosts, end: End, mac: &str) -> Tool {
+    let site = hosts.site(end);
+    site.shell("truncate -s 1M /site/images/double.raw");
+    boot_sector::install(&site.join("images/double.raw"), boot_sector::HALTING);
+    let description = format!(
+        "name = \"double\"\nmemory_mib = 64\naccel = \"tcg\"\n[[disk]]\nid = \"root\"\nimage = \"double.raw\"\n\
+         [[nic]]\nid = \"net0\"\nmac = {mac:?}\nbridge = \"lan\"\n"
+    );
+    fs::write(site.join("double.toml"), description).expect("write a description");
+    hosts.migrated(end, &["run", &site.inside("double.toml").display().to_string()])
+}
+
+/// No room for memory, none for the disk, nobody who could change the guest's name, no tunnel at either host, and a guest
+/// with the same MAC.
 pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched() {
     let limits_b = "memory_mib = 64\ndisk_reserve_mib = 1000000000".to_owned();
-    let hosts = require!(Hosts::with(Plan::default(), &Settings { limits_b, ..Settings::default() }));
+    let settings = Settings { limits_b, without_network: true, ..Settings::default() };
+    let hosts = require!(Hosts::with(Plan::default(), &settings));
     let named = |mut guest: Guest| {
         guest.nics[0].dns_name = Some("web.example.org".to_owned());
         guest
     };
     let resident = require!(Resident::start_as(&hosts, &Recipe::default(), Work::default(), named));
     let prober = resident.watch(&hosts);
+    let mac = &resident.guest.nics[0].mac;
+    let refused = double(&hosts, End::SiteA, mac).refused();
+    assert!(refused.contains("is that of guest web here"), "{refused}");
+    assert_eq!(hosts.state(End::SiteA, "double"), "");
+    double(&hosts, End::SiteB, mac).run();
     let before = [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
     let report = hosts.send(End::SiteA, &MAIN_JOB).end().stayed(Outcome::Refused);
     let reasons = report.reasons.join("\n");
-    for reason in ["memory: 128 MiB are needed", "disk: ", "dns: "] {
+    let of_both = [
+        "tunnel: this host has no [network] in its configuration, so there is no end",
+        "site-b refuses: ",
+        "memory: 128 MiB are needed",
+        "disk: ",
+        "dns: ",
+        "tunnel: this host has no [network] in its configuration; add one",
+        "is that of guest double here",
+    ];
+    for reason in of_both {
         assert!(reasons.contains(reason), "no {reason:?} in {reasons}");
     }
     // Not one byte of disk or memory went over.
@@ -38,7 +71,7 @@ pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_
     let unknown = hosts.migrated(End::SiteB, &["status", &report.id]).refused();
     assert!(unknown.contains("no migration"), "{unknown}");
     let looked = hosts.migrated(End::SiteA, &["send", "--dry-run", "--wan", "web", "site-b"]).refused();
-    assert!(looked.contains("memory: ") && looked.contains("disk: "), "{looked}");
+    assert!(of_both.iter().all(|reason| looked.contains(reason)), "{looked}");
     assert_eq!(hosts.states("web"), ["running", ""]);
     assert_eq!([End::SiteA, End::SiteB].map(|end| hosts.traces(end)), before);
     prober.wait_for_answers(10);
@@ -55,6 +88,9 @@ pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
         assert!(failure.message.contains(says), "{words:?}: {failure}");
         assert!(!failure.hint.is_empty(), "{words:?}: {failure}");
     };
+    // Possible, but not what anybody wants (S4-47).
+    let looked = hosts.migrated(End::SiteA, &["send", "--dry-run", "web", "site-b"]).run();
+    assert!(looked.contains("warning: site-b: ") && looked.contains("connections break"), "{looked}");
     refused(&hosts, &["--wan", "web", "site-a"], FailureCode::Conflict, "this host");
     refused(&hosts, &["--wan", "web", "atlantis"], FailureCode::NotFound, "\"atlantis\"");
     refused(&hosts, &["--wan", "nobody", "site-b"], FailureCode::NotFound, "\"nobody\"");
@@ -72,7 +108,8 @@ pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
 
     // A second one while the first is under way.
     let sending = hosts.send(End::SiteA, &[&MAIN_JOB[..], &SLOWLY].concat());
-    let id = sending.wait_for(Phase::Bulk).id;
+    // A disk of which little was written goes at once.
+    let id = sending.wait_until("the move to be under way", |status| status.phase >= Phase::Bulk).id;
     refused(&hosts, &MAIN_JOB, FailureCode::Conflict, &id);
     assert_eq!(hosts.states("web"), ["migrating", "incoming"]);
     hosts.migrated(End::SiteA, &["cancel", &id]).run();

@@ -23,8 +23,11 @@ pub fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_no
     neighbour.wait_for_answers(10);
     let prober = resident.watch(&hosts);
     let seen_by_guest = resident.service.ask("network");
+    look_first(&hosts);
     let report = hosts.send(End::SiteA, &MAIN_JOB).end().moved();
     assert_eq!(hosts.states("web"), ["moved", "running"]);
+    let [reached] = &report.reached[..] else { panic!("{:?}", report.reached) };
+    assert!(reached.address == ADDRESS && reached.answered_ms.is_some(), "{reached:?}");
     assert!(hosts.processes(End::SiteA, "qemu-system-x86_64").is_empty());
     assert_eq!(resident.service.ask("network"), seen_by_guest);
     prober.wait_for_answers(20);
@@ -37,6 +40,32 @@ pub fn a_guest_moves_over_a_fast_link_and_neither_its_users_nor_its_neighbour_no
     insist_on_verified(&report, 1);
     let figures = resident.judge(&hosts, End::SiteB, prober);
     println!("{figures:#?}");
+}
+
+/// A dry run tells what will be missed, sends a packet through the tunnel, and leaves nothing of it behind.
+fn look_first(hosts: &Hosts) {
+    let site = hosts.site(End::SiteB);
+    // A machine of site B's network has an address of the pool, and the firewall lets nothing pass of which it does not know.
+    hosts.world.join_stranger("10.2.0.100");
+    site.shell(
+        "nft add table ip t; nft 'add chain ip t f { type filter hook forward priority 0; policy drop; }'",
+    );
+    let traces = || [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
+    let before = traces();
+    let look = || hosts.migrated(End::SiteA, &["send", "--dry-run", "--wan", "web", "site-b"]);
+    let said = look().run();
+    for words in ["10.2.0.100 is answered for by", "chain `ip t f` drops"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    assert_eq!(traces(), before);
+    // The tunnel's own packets: the look is refused, and leaves nothing either.
+    site.shell("nft delete table ip t; nft add table ip t; nft 'add chain ip t i { type filter hook input priority 0; }'; \
+                nft add rule ip t i udp dport 4789 drop");
+    let before = traces();
+    let refused = look().refused();
+    assert!(refused.contains("is UDP 4789 open"), "{refused}");
+    assert_eq!(traces(), before);
+    site.shell("nft delete table ip t; ip link del s0");
 }
 
 /// S2-42, S4-01, S4-05.

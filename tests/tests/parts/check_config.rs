@@ -104,7 +104,7 @@ fn everything_that_does_not_fit_is_found_at_once_and_nothing_is_changed() {
         ("bridges.wan", "lo: this is no bridge"),
         ("network.tunnel_address", "192.0.2.77 is no address of this host"),
         ("network.pool", "127.0.0.1 is this host's own address"),
-        ("network.pool", "203.0.113.9 is in no network of this host"),
+        ("network.pool", "203.0.113.9 lies in no network of this host"),
         ("dns[0].key_file", "cannot read the DNS key /nonexistent/key"),
     ];
     // A machine without nft has one more.

@@ -148,6 +148,11 @@ pub fn read_address(payload: &[u8]) -> Option<(u32, Ipv4Addr, u8)> {
     Some((index, octets.into(), prefix_bits))
 }
 
+/// Whether a route is one of a move, by the number of who made it.
+pub fn is_ours(protocol: u8) -> bool {
+    protocol == MADE_BY_US
+}
+
 fn to_request(message: &RouteNetlinkMessage, flags: u16) -> Request {
     let mut payload = vec![0; message.buffer_len()];
     message.serialize(&mut payload);

@@ -286,6 +286,16 @@ pub async fn existing() -> Result<Vec<(Side, Move)>, TunnelError> {
     .await
 }
 
+/// Undo whatever is left of moves that were only to be tried.
+pub async fn remove_trials() -> Result<(), TunnelError> {
+    for (_, moved) in existing().await? {
+        if moved.is_trial() {
+            remove_leftovers(moved.id).await?;
+        }
+    }
+    Ok(())
+}
+
 fn clear(kernel: &mut Kernel, id: u32) -> Result<(), TunnelError> {
     let left = records(kernel)?.into_iter().find(|record| record.moved.id == id);
     if let Some(record) = left {

@@ -29,8 +29,8 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
     })?;
     let claim = site.guests.claim_new(guest.clone(), Task::Start)?;
     is_not_elsewhere(site, &guest.name)?;
-    let room = match starting::promise(site, &guest).await {
-        Ok(room) => room,
+    let (room, warnings) = match starting::promise(site, &guest).await {
+        Ok(promised) => promised,
         Err(failure) => {
             claim.forget_if_new();
             return Err(failure);
@@ -41,6 +41,7 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
         Ok(machine) => machine,
         Err(error) => {
             claim.set_trouble(&error.to_string());
+            site.reservations().release(claim.name());
             // One that never ran is not a guest of this host.
             claim.forget_if_new();
             return Err(failed(&error));
@@ -48,13 +49,15 @@ pub async fn run(site: &Arc<Site>, guest: Guest, restore: Option<PathBuf>) -> An
     };
     if let Err(error) = claim.keep(|record| record.guest = guest) {
         machine.quit().await;
+        site.reservations().release(claim.name());
         claim.forget_if_new();
         let message = format!("cannot keep the guest in state_dir: {error}");
         return Err(Failure::new(FailureCode::Failed, message, "nothing of it is left running"));
     }
     site.tend(&claim, machine);
     room.keep();
-    answered(claim).await
+    let state = answered(claim).await?;
+    Ok(GuestState { trouble: warnings.join("; "), ..state })
 }
 
 /// Ends a guest: by its power button, at once, or into a file.

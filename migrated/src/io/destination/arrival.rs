@@ -18,8 +18,10 @@ use crate::io::site::Site;
 use crate::io::source::{move_of, tap_of};
 use crate::journal::{Record, Step};
 use crate::peer::{GIVEN_MAX, GivenAddresses, PathPrepare, Reserve, Reserved};
+use crate::phase::Outcome;
 use crate::qmp::ANNOUNCEMENTS;
-use crate::report::{Abort, Undone};
+use crate::report::{Abort, Report, Undone};
+use crate::status::Status;
 
 /// Between two attempts to start a guest that was taken.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -219,6 +221,13 @@ impl Arrival {
         given
     }
 
+    /// The guest is here, and the visit of its source is over.
+    pub async fn end_well(&self) {
+        self.site.paths.come_home(&self.reserve.guest.name).await;
+        self.handle.end(report_of(&self.handle.status(), Outcome::Moved, Vec::new()));
+        self.site.refresh_reservations();
+    }
+
     /// It could not be written down that the guest is here.
     pub fn say_unsettled(&self, error: &anyhow::Error) {
         let trouble = format!("it is here, which cannot be written down in state_dir: {error:#}");
@@ -271,6 +280,11 @@ impl Arrival {
         self.claim.leave();
         abort
     }
+}
+
+/// What this host keeps of a migration whose source has the whole account.
+pub fn report_of(status: &Status, outcome: Outcome, reasons: Vec<String>) -> Report {
+    status.to_report(outcome, reasons, (unix_ms() / 1000).saturating_sub(status.elapsed_ms / 1000))
 }
 
 /// Removes a copy that nobody will go on with, and what blockd keeps beside it.

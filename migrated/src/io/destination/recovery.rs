@@ -14,8 +14,8 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
+use super::see_to_names;
 use super::taken_back::give_disks_up;
-use super::{end_well, see_to_names};
 use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
 use crate::io::machine::{Layout, Machine, MachineError};
@@ -124,7 +124,7 @@ async fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<
             arrival.say_unsettled(&error);
         }
         see_to_names(&arrival).await;
-        end_well(&arrival).await;
+        arrival.end_well().await;
     });
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! May this guest come? Every reason why not at once (S0-25); otherwise room is kept and what receives is started.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::arrival::{Arrival, KeptArrival};
 use super::{incoming_socket, names};
 use crate::api::Failure;
 use crate::guest::Nic;
+use crate::host::network::{Occasion, findings, pool::usable};
 use crate::host::{Sender, Wanted, check};
 use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
@@ -86,38 +87,53 @@ fn show(site: &Site, source: &str, wanted: &Reserve) -> Result<MigrationHandle, 
 /// Looks, and promises room unless that is all. Gives what is kept, and for which guest.
 async fn look(site: &Arc<Site>, source: &str, wanted: &Reserve) -> Result<(Reserved, String), Vec<String>> {
     let guest = &wanted.guest;
-    let mut found = facts(&site.config, guest).await.map_err(|error| vec![error.to_string()])?;
+    let is_home = site.paths.is_home(&guest.name).await;
+    let occasion = Occasion::Arrive { wan: wanted.wan, runs: wanted.runs, is_home };
+    let free = if wanted.wan && !is_home { site.free_addresses() } else { Vec::new() };
+    let (found, network) = tokio::join!(facts(&site.config, guest), site.network(guest, occasion, &free));
+    let mut found = found.map_err(|error| vec![error.to_string()])?;
+    let looked = network.as_ref().map(|network| usable(&network.here, &network.answers, &free));
+    let (usable, passed_over) = looked.unwrap_or_else(|| (free.into_iter().collect(), Vec::new()));
     site.refresh_reservations();
     found.is_stopped_here = is_stopped_here(site, &guest.name);
-    let is_home = site.paths.is_home(&guest.name).await;
     let sender = Sender { name: source, allowance: site.config.allowance(source) };
     let asked = Wanted::from_peer(wanted, sender);
     let holder = format!("migration {} from {source} holds it", wanted.migration);
     let names = names::look(site, wanted).await;
     let mut reasons: Vec<String> = Vec::new();
     let mut new_addresses = Vec::new();
+    let mut warnings = warnings(wanted, &found.qemu_version);
     {
         // Looked at and promised under one lock: two guests cannot get the same room (S0-38).
         let mut promised = site.reservations();
         reasons.extend(check(&found, &promised, &asked).iter().map(ToString::to_string));
         reasons.extend(no_path(site, wanted));
         reasons.extend(names.reasons);
+        if let Some(network) = &network {
+            let clashes = findings(network, &promised, guest, occasion);
+            reasons.extend(clashes.refusals.iter().map(ToString::to_string));
+            warnings.extend(clashes.warnings);
+        }
         if reasons.is_empty() && !wanted.dry_run {
             let promise = found.reservation(&asked, &holder);
             reasons.extend(promised.reserve(&guest.name, promise).err().map(|refusal| refusal.to_string()));
         }
         if reasons.is_empty() && !wanted.dry_run && !is_home {
-            new_addresses = addresses(site, wanted);
+            new_addresses = addresses(site, wanted, &usable);
         }
     }
     if !reasons.is_empty() {
         return Err(reasons);
     }
     new_addresses.resize(guest.nics.len(), None);
-    let mut warnings = warnings(wanted, &found.qemu_version);
+    warnings.extend(passed_over);
     warnings.extend(names.warnings);
     let lacks = |(nic, new): (&Nic, &Option<Ipv4Addr>)| nic.dns_name.is_some() && new.is_none();
-    if wanted.wan && !wanted.dry_run && !is_home && guest.nics.iter().zip(&new_addresses).any(lacks) {
+    let none_left = match wanted.dry_run {
+        true => usable.is_empty() && guest.nics.iter().any(|nic| nic.dns_name.is_some()),
+        false => guest.nics.iter().zip(&new_addresses).any(lacks),
+    };
+    if wanted.wan && !is_home && none_left {
         warnings.push("no address of [network] pool is free: the guest's name stays as it is".to_owned());
     }
     let reserved = Reserved {
@@ -155,15 +171,17 @@ fn no_path(site: &Site, wanted: &Reserve) -> Option<String> {
     let has_address = wanted.guest.nics.iter().any(|nic| nic.address.is_some());
     let lacks = wanted.wan && has_address && site.config.network.is_none();
     lacks.then(|| {
-        "tunnel: this host has no [network] in its configuration; add one, or send without --wan".to_owned()
+        "tunnel: this host has no [network] in its configuration; add one, or send without --wan, which breaks the \
+         guest's connections"
+            .to_owned()
     })
 }
 
-fn addresses(site: &Site, wanted: &Reserve) -> Vec<Option<Ipv4Addr>> {
+fn addresses(site: &Site, wanted: &Reserve, usable: &BTreeSet<Ipv4Addr>) -> Vec<Option<Ipv4Addr>> {
     let nics = wanted.guest.nics.iter();
     nics.map(|nic| {
         let wants_one = wanted.wan && nic.address.is_some();
-        if wants_one { site.keep_address(&wanted.guest.name) } else { None }
+        if wants_one { site.keep_address(&wanted.guest.name, usable) } else { None }
     })
     .collect()
 }

@@ -1,4 +1,4 @@
-//! Bridges, and the addresses that are this host's or become its guests'.
+//! Bridges, and the addresses that are this host's or become its guests'. Which of the pool are fit says `host::network::pool`.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,7 @@ use tunnel::io::apply::Kernel;
 
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::io::host::network::pool_findings;
 
 /// An address with the bits of its network.
 type Own = (Ipv4Addr, u8);
@@ -28,6 +29,7 @@ pub fn look(config: &Config) -> Vec<Finding> {
             "try it as root",
         )),
     }
+    findings.extend(pool_findings(config));
     findings
 }
 
@@ -92,16 +94,6 @@ fn addresses(config: &Config, own: &[Own]) -> Vec<Finding> {
             findings.push(Finding::new(key, what, "give one that `ip addr` shows"));
         }
     }
-    for address in config.network.iter().flat_map(|network| &network.pool) {
-        let key = "network.pool";
-        if is_own(own, *address) {
-            let what = format!("{address} is this host's own address, and would be taken from it");
-            findings.push(Finding::new(key, what, "remove it"));
-        } else if !own.iter().any(|own| is_near(*own, *address)) {
-            let what = format!("{address} is in no network of this host");
-            findings.push(Finding::new(key, what, "see that the site's router sends it here, or remove it"));
-        }
-    }
     findings
 }
 
@@ -135,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_the_hosts_own_or_free_for_its_guests() {
+    fn addresses_of_the_configuration_are_the_hosts_own() {
         let own =
             [(Ipv4Addr::LOCALHOST, 8), (Ipv4Addr::new(192, 0, 2, 1), 24), (Ipv4Addr::new(10, 1, 0, 1), 24)];
         let told = |text: &str| -> Vec<String> {
@@ -143,17 +135,15 @@ mod tests {
             addresses(&config, &own).iter().map(ToString::to_string).collect()
         };
         let good = "listen = \"192.0.2.1:7070\"\nlisten_data = \"127.9.9.9:7071\"\n\
-                    network = { tunnel_address = \"192.0.2.1\", pool = [\"10.1.0.100\"] }\n";
+                    network = { tunnel_address = \"192.0.2.1\" }\n";
         assert_eq!(told(good), [""; 0]);
         let bad = "listen = \"192.0.2.2:7070\"\nlisten_data = \"[2001:db8::1]:7071\"\n\
-                   network = { tunnel_address = \"10.1.0.2\", pool = [\"10.1.0.1\", \"203.0.113.9\"] }\n";
+                   network = { tunnel_address = \"10.1.0.2\" }\n";
         assert_eq!(
             told(bad),
             [
                 "listen: 192.0.2.2 is no address of this host; give one that `ip addr` shows",
                 "network.tunnel_address: 10.1.0.2 is no address of this host; give one that `ip addr` shows",
-                "network.pool: 10.1.0.1 is this host's own address, and would be taken from it; remove it",
-                "network.pool: 203.0.113.9 is in no network of this host; see that the site's router sends it here, or remove it",
             ]
         );
     }

@@ -21,8 +21,10 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
+use tunnel::transfer::Mac;
 use tunnel::{Side, Tunnel};
 
+use crate::host::network::Led;
 use crate::io::registry::Folder;
 
 /// What outlives the daemon and the host's power of a guest's tunnels.
@@ -128,6 +130,19 @@ impl Paths {
         let tunnels = kept.get(guest).into_iter().flat_map(|kept| &kept.tunnels);
         let mut moves = tunnels.map(|tunnel| tunnel.record().1);
         moves.find(|moved| Some(moved.guest_address) == own)?.new_address
+    }
+
+    /// The guests that tunnels lead from here or to here.
+    pub async fn led(&self) -> Vec<Led> {
+        let all = self.kept.lock().await;
+        let tunnels =
+            all.iter().flat_map(|(guest, kept)| kept.tunnels.iter().map(move |tunnel| (guest, tunnel)));
+        tunnels
+            .map(|(guest, tunnel)| {
+                let (_, moved) = tunnel.record();
+                Led { guest: guest.clone(), mac: Mac(moved.guest_mac), address: moved.guest_address }
+            })
+            .collect()
     }
 
     /// Turns the tunnels of a guest's earlier moves off: it moves again, or comes back.

@@ -91,6 +91,7 @@ impl Account {
             },
             disks: self.disks.iter().map(|(id, disk)| disk_report(id, disk, known, now)).collect(),
             pauses,
+            reached: known.reached.clone(),
         }
     }
 

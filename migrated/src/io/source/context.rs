@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::journal::{Record, Step};
 use crate::peer::Reserved;
 use crate::progress::Series;
 use crate::quantity::ms;
-use crate::report::{PauseEnd, Undone};
+use crate::report::{PauseEnd, ReachReport, Undone};
 use crate::transport::Transport;
 
 /// What was asked for, with the host's defaults filled in.
@@ -113,6 +114,12 @@ pub struct Context {
 pub struct Known {
     /// The guest ran when it was asked for; otherwise it stays paused.
     pub ran: bool,
+    /// Why it cannot move, as far as this host knows: said together with what the destination says.
+    pub reasons: Vec<String>,
+    /// Its addresses that answered a ping before it moved.
+    pub answered_before: Vec<Ipv4Addr>,
+    /// What became of them after it had moved.
+    pub reached: Vec<ReachReport>,
     /// The generation of its disks after the move.
     pub generation: u64,
     /// What runs the guest's code.

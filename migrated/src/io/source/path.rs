@@ -6,39 +6,141 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tunnel::io::probe::reachable;
 use tunnel::{Move, Side, Tunnel};
 
 use super::context::Context;
 use crate::guest::{Guest, Nic, parse_mac};
+use crate::host::Reservations;
+use crate::host::network::{Occasion, findings};
 use crate::io::machine::Machine;
+use crate::io::peer_channel::PeerError;
 use crate::io::site::found;
 use crate::peer::{PathPrepare, Request};
+use crate::quantity::ms;
+use crate::report::ReachReport;
 
 /// How long a packet may take through the tunnel and back.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// The same where it is only tried: somebody waits for it.
+const TRIAL_LIMIT: Duration = Duration::from_secs(2);
+const SILENT: &str =
+    "no packet comes back through the tunnel; is UDP 4789 open between both tunnel_addresses?";
+/// How long a guest may take to answer where it is, and when it has moved.
+const ASK_LIMIT: Duration = Duration::from_secs(1);
+const REACH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Makes the tunnels at both ends, and sends a packet through each.
+/// Why there cannot be a tunnel, as far as this host knows.
+pub fn reasons(context: &Context) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if wants_tunnels(context) && context.site.config.network.is_none() {
+        reasons.push(format!("tunnel: {}", no_network("this host")));
+    }
+    reasons
+}
+
+fn no_network(host: &str) -> String {
+    format!(
+        "{host} has no [network] in its configuration, so there is no end for a tunnel; add one, or send without --wan, which \
+         breaks the guest's connections"
+    )
+}
+
+fn wants_tunnels(context: &Context) -> bool {
+    context.options.wan && context.guest.nics.iter().any(|nic| nic.address.is_some())
+}
+
+/// Looks at the guest's cards and this host's network, and warns of what it finds.
+pub async fn look(context: &Arc<Context>, runs: bool) {
+    let wan = context.options.wan;
+    if wan && !wants_tunnels(context) {
+        context.warn("no card of the guest has an address in its description: no tunnel is made, connections will break");
+    }
+    let occasion = Occasion::Leave { wan, runs };
+    let Some(network) = context.site.network(&context.guest, occasion, &[]).await else { return };
+    let found = findings(&network, &Reservations::default(), &context.guest, occasion);
+    for warning in found.warnings {
+        context.warn(warning);
+    }
+}
+
+/// Makes the tunnels at both ends, and sends a packet through each. Meanwhile the guest is asked whether it answers: only
+/// what it did before the move can be missed afterwards.
 pub async fn prepare(context: &Arc<Context>) -> Result<()> {
-    let nics = context.guest.nics.iter().filter(|nic| nic.address.is_some());
-    let numbers: Vec<(usize, Nic)> = nics.cloned().enumerate().collect();
-    if !context.options.wan || numbers.is_empty() {
+    if !wants_tunnels(context) {
         return Ok(());
     }
+    let ((), made) = tokio::join!(ask_guest(context), make(context, Request::PathPrepare));
+    made
+}
+
+/// Makes the tunnels of a move that is only looked at, sends a packet through each, and removes them at both ends.
+pub async fn attempt(context: &Arc<Context>) -> Result<()> {
+    if !wants_tunnels(context) {
+        return Ok(());
+    }
+    let made = make(context, Request::PathTry).await;
+    let removed = remove(context).await;
+    let abort = Request::Abort { reason: "it was only a look".to_owned(), keep_disks: true };
+    let told = context.client()?.order(abort).await;
+    if let Err(error) = &made
+        && let Some(PeerError::Closed) = error.downcast_ref()
+    {
+        context.warn(format!(
+            "{}, maybe an earlier version, hung up: the tunnel was not tried",
+            context.peer.name
+        ));
+        return removed;
+    }
+    made.and(removed).and(told.map_err(Into::into))
+}
+
+/// Asks the guest at each of its addresses.
+async fn ask_guest(context: &Arc<Context>) {
+    let ran = context.known().ran;
+    for address in context.guest.nics.iter().filter_map(|nic| nic.address).filter(|_| ran) {
+        if reachable(address, ASK_LIMIT).await.is_ok() {
+            context.known().answered_before.push(address);
+        }
+    }
+}
+
+/// Asks the guest again, through the tunnels: what lies between here and its card at the destination lets it be reached, or
+/// does not.
+pub async fn reach(context: &Arc<Context>) {
+    let addresses = context.known().answered_before.clone();
+    for address in addresses {
+        let answered_ms = reachable(address, REACH_LIMIT).await.ok().map(ms);
+        if answered_ms.is_none() {
+            context.warn(format!(
+                "the guest does not answer at {address} through the tunnel, and did before the move: a firewall here or at {} \
+                 may drop what is forwarded from and to its bridge and the devices move*",
+                context.peer.name
+            ));
+        }
+        context.known().reached.push(ReachReport { address, answered_ms });
+    }
+}
+
+async fn make(context: &Arc<Context>, request: fn(PathPrepare) -> Request) -> Result<()> {
+    let nics = context.guest.nics.iter().filter(|nic| nic.address.is_some());
+    let numbers: Vec<(usize, Nic)> = nics.cloned().enumerate().collect();
     let (local, remote) = ends(context)?;
     let first = tunnel_number(context.handle.id());
-    let order = PathPrepare { tunnel: first, remote: local };
-    context
-        .client()?
-        .order(Request::PathPrepare(order))
-        .await
-        .context("the destination cannot make its tunnel")?;
+    let order = request(PathPrepare { tunnel: first, remote: local });
+    let is_trial = matches!(order, Request::PathTry(_));
+    context.client()?.order(order).await.context("the destination cannot make its tunnel")?;
     for (index, nic) in numbers {
         let tap = tap_of(&context.machine, &nic);
-        let moved =
-            move_of(&nic, first + index as u32, (local, remote), context.site.bridge(&nic.bridge)?, tap)?;
+        let bridge = context.site.bridge(&nic.bridge)?;
+        let moved = move_of(&nic, first + index as u32, (local, remote), bridge, tap)?;
+        let moved = if is_trial { moved.trial() } else { moved };
         let made = Tunnel::prepare(Side::Source, moved).await.context("cannot make a tunnel")?;
         context.known().tunnels.push(made.clone());
-        let took = probe(context, &made).await?;
+        let took = match is_trial {
+            true => made.probe(TRIAL_LIMIT).await.context(SILENT)?,
+            false => probe(context, &made).await?,
+        };
         context.event(format!("tunnel: up, a packet took {} ms there and back", took.as_millis()));
     }
     Ok(())
@@ -54,7 +156,7 @@ async fn probe(context: &Arc<Context>, made: &Tunnel) -> Result<Duration> {
             Err(_) if in_vain == 0 || !context.link()?.status().up => {
                 in_vain += u32::from(context.link()?.status().up);
             }
-            Err(error) => return Err(error).context("no packet comes back through the tunnel"),
+            Err(error) => return Err(error).context(SILENT),
         }
     }
 }
@@ -89,13 +191,8 @@ fn ends(context: &Arc<Context>) -> Result<(Ipv4Addr, Ipv4Addr)> {
     let there = context.known().reserved.as_ref().and_then(|reserved| reserved.tunnel_address);
     match (here, there) {
         (Some(here), Some(there)) => Ok((here, there)),
-        (None, _) => {
-            bail!("this host has no [network] in its configuration, so there is no end for a tunnel")
-        }
-        (_, None) => bail!(
-            "{} has no [network] in its configuration, so there is no end for a tunnel",
-            context.peer.name
-        ),
+        (None, _) => bail!(no_network("this host")),
+        (_, None) => bail!(no_network(&context.peer.name)),
     }
 }
 

@@ -9,14 +9,16 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::context::Context;
+use super::path;
 use crate::api::{Failure, FailureCode, Send};
 use crate::io::host::boot_digests;
 use crate::io::link::{Link, LinkConfig};
 use crate::io::peer_channel::{PeerClient, PeerError};
+use crate::io::qmp::QmpError;
 use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
-use crate::peer::{Answer, DiskSize, GivenAddresses, Notice, Request, Reserve, takes_new_fields};
+use crate::peer::{Answer, DiskSize, GivenAddresses, Notice, Request, Reserve, Reserved, takes_new_fields};
 use crate::qemu::device_names;
 use crate::qmp::IO_ERROR;
 use crate::quantity;
@@ -39,38 +41,40 @@ pub fn transport(send: &Send) -> Result<Option<Transport>, Failure> {
     })
 }
 
-/// Looks at the guest and its disks.
+/// Looks at the guest, its disks and this host. What stands in the way is kept, to be said together with what the
+/// destination says (S0-25).
 pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     let state = context.machine.qmp().state().await?;
+    let mut reasons = Vec::new();
     let ran = match state.as_str() {
         "running" => true,
         "paused" | "prelaunch" => false,
         IO_ERROR => {
-            bail!(of_the_guest(&context.guest.name, "the guest stands still, a disk of its own failed"))
+            let what = "the guest stands still, a disk of its own failed";
+            reasons.push(of_the_guest(&context.guest.name, what));
+            false
         }
-        _ => bail!("the guest is {state}; only one that runs, or is paused by order, can be moved"),
+        _ => {
+            reasons.push(format!(
+                "the guest is {state}; only one that runs, or is paused by order, can be moved"
+            ));
+            false
+        }
     };
-    if context.options.wan && context.guest.nics.iter().all(|nic| nic.address.is_none()) {
-        context.warn("no card of the guest has an address in its description: no tunnel is made, connections will break");
+    let (generation, ()) = tokio::join!(disks(context, &mut reasons), path::look(context, ran));
+    reasons.extend(path::reasons(context));
+    match devices(context).await {
+        Err(error) if error.is::<QmpError>() => return Err(error),
+        Err(error) => reasons.push(format!("{error:#}")),
+        Ok(()) => {}
     }
-    let mut generation = context.site.generation_of(&context.guest.name);
-    for (_, described, disk) in context.copied_disks() {
-        let status = context
-            .look_at(&described.id, &disk)
-            .await
-            .with_context(|| format!("disk {:?} does not answer", described.id))?;
-        generation = generation.max(status.identity.generation);
-        if status.requests.has_lost_writes {
-            let what =
-                format!("a flush of disk {:?} failed, and QEMU would not let the guest go", described.id);
-            bail!(of_the_guest(&context.guest.name, &what));
-        }
+    if reasons.is_empty() {
+        // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
+        context.machine.wake_disks().await?;
     }
-    devices(context).await?;
-    // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
-    context.machine.wake_disks().await?;
     {
         let mut known = context.known();
+        known.reasons = reasons;
         known.ran = ran;
         known.generation = generation + 1;
         known.accel = context.machine.accelerator().name().to_owned();
@@ -79,6 +83,25 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
         context.event("the guest is paused, and will be at the destination");
     }
     Ok(())
+}
+
+/// Looks at the disks. Gives the newest generation of them and of the guest.
+async fn disks(context: &Arc<Context>, reasons: &mut Vec<String>) -> u64 {
+    let mut generation = context.site.generation_of(&context.guest.name);
+    for (_, described, disk) in context.copied_disks() {
+        match context.look_at(&described.id, &disk).await {
+            Ok(status) => {
+                generation = generation.max(status.identity.generation);
+                if status.requests.has_lost_writes {
+                    let id = &described.id;
+                    let what = format!("a flush of disk {id:?} failed, and QEMU would not let the guest go");
+                    reasons.push(of_the_guest(&context.guest.name, &what));
+                }
+            }
+            Err(error) => reasons.push(format!("disk {:?} does not answer: {error:#}", described.id)),
+        }
+    }
+    generation
 }
 
 /// Looks whether the guest has the devices of its description, no more and no less: the destination's QEMU is started with
@@ -115,6 +138,17 @@ pub async fn reconnect(context: &Arc<Context>) -> Result<()> {
         sleep(REDIAL[attempt.min(REDIAL.len() - 1)]).await;
         attempt += 1;
     }
+}
+
+/// Makes the link for the first time: where that fails, all else that is known to stand in the way is said with it.
+pub async fn first_connect(context: &Arc<Context>) -> Result<()> {
+    connect(context).await.map_err(|error| together(context, error))
+}
+
+/// An error, with all else that is known to stand in the way.
+fn together(context: &Context, error: anyhow::Error) -> anyhow::Error {
+    let reasons = context.known().reasons.join("; ");
+    if reasons.is_empty() { error } else { anyhow!("{reasons}; {error:#}") }
 }
 
 /// Makes the link and its control channel.
@@ -183,19 +217,14 @@ async fn listen(context: std::sync::Weak<Context>, link: u32, mut notices: mpsc:
 
 /// Has the destination look at itself, keep room, and start what receives.
 pub async fn reserve(context: &Arc<Context>) -> Result<()> {
-    let request = request(context, false).await?;
-    context.keep_departure()?;
-    context.promise(Step::Begun)?;
-    let answer = context.client()?.call(Request::Reserve(Box::new(request))).await;
-    let reserved = match answer {
-        Ok(Answer::Reserved(reserved)) => reserved,
-        Ok(other) => return Err(PeerError::Unexpected(Box::new(other)).into()),
-        Err(PeerError::Refused(reasons)) => bail!("{} refuses: {}", context.peer.name, reasons.join("; ")),
-        Err(error) => return Err(error.into()),
-    };
-    for warning in &reserved.warnings {
-        context.warn(format!("{}: {warning}", context.peer.name));
+    // With reasons of this host's own it is asked only for its own.
+    let only_look = !context.known().reasons.is_empty();
+    let request = request(context, only_look).await?;
+    if !only_look {
+        context.keep_departure()?;
+        context.promise(Step::Begun)?;
     }
+    let reserved = ask(context, request).await?;
     context.event(format!("{}: reserved as {}", context.peer.name, reserved.reservation));
     let is_home = reserved.is_home;
     {
@@ -207,6 +236,26 @@ pub async fn reserve(context: &Arc<Context>) -> Result<()> {
         context.keep_departure()?;
     }
     if context.options.cold { suspend(context).await } else { Ok(()) }
+}
+
+/// Asks the destination for room. An error: every reason of both hosts why the guest cannot move.
+pub async fn ask(context: &Arc<Context>, request: Reserve) -> Result<Reserved> {
+    let mut reasons = context.known().reasons.clone();
+    match context.client()?.call(Request::Reserve(Box::new(request))).await {
+        Ok(Answer::Reserved(reserved)) if reasons.is_empty() => {
+            for warning in &reserved.warnings {
+                context.warn(format!("{}: {warning}", context.peer.name));
+            }
+            return Ok(reserved);
+        }
+        Ok(Answer::Reserved(_)) => {}
+        Ok(other) => return Err(PeerError::Unexpected(Box::new(other)).into()),
+        Err(PeerError::Refused(theirs)) => {
+            reasons.push(format!("{} refuses: {}", context.peer.name, theirs.join("; ")));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    bail!("{}", reasons.join("; "))
 }
 
 /// A cold move: the guest stands still from here on, for nothing is left that would refuse it.
@@ -238,7 +287,7 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         generation,
         guest: context.guest.for_a_peer(),
         disks,
-        boot_digests: digests(context)?,
+        boot_digests: digests(context).map_err(|error| together(context, error))?,
         qemu_version: context.machine.qmp().version().to_string(),
         accel,
         wan: context.options.wan,
@@ -282,6 +331,11 @@ pub async fn readdress(context: &Arc<Context>) -> Result<()> {
     if !context.options.wan {
         return Ok(());
     }
+    let ((), renamed) = tokio::join!(path::reach(context), rename(context));
+    renamed
+}
+
+async fn rename(context: &Arc<Context>) -> Result<()> {
     let is_same_link = {
         let known = context.known();
         known.released_on == Some(known.links)

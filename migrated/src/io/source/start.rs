@@ -6,15 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::context::{Context, Options};
-use super::{prepare, run};
+use super::{path, prepare, run};
 use crate::api::{Failure, FailureCode, Limit, Planned, PlannedDisk, Send};
 use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
-use crate::io::peer_channel::PeerError;
 use crate::io::registry::Task;
 use crate::io::site::Site;
 use crate::migration::{Limits, Migration};
-use crate::peer::{Answer, DiskSize, Request};
+use crate::peer::DiskSize;
 use crate::status::Status;
 
 /// What became of an order.
@@ -95,20 +94,13 @@ fn peer_of(site: &Site, send: &Send) -> Result<Peer, Failure> {
 
 async fn dry_run(context: &Arc<Context>) -> Result<Planned> {
     prepare::inspect(context).await?;
-    prepare::connect(context).await?;
+    prepare::first_connect(context).await?;
     let request = prepare::request(context, true).await?;
     let planned = planned(context, &request.disks);
-    match context.client()?.call(Request::Reserve(Box::new(request))).await? {
-        Answer::Reserved(reserved) => {
-            let there = |warning| format!("{}: {warning}", context.peer.name);
-            let here = context.handle.status().warnings;
-            Ok(Planned {
-                warnings: here.into_iter().chain(reserved.warnings.into_iter().map(there)).collect(),
-                ..planned
-            })
-        }
-        other => Err(PeerError::Unexpected(Box::new(other)).into()),
-    }
+    let reserved = prepare::ask(context, request).await?;
+    context.known().reserved = Some(reserved);
+    path::attempt(context).await?;
+    Ok(Planned { warnings: context.handle.status().warnings, ..planned })
 }
 
 fn planned(context: &Context, copied: &[DiskSize]) -> Planned {

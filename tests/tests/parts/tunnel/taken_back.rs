@@ -97,3 +97,18 @@ fn two_guests_of_one_bridge_move_at_once_and_the_last_restores_the_settings() {
     remove(&world.site_b, &second);
     assert_eq!(before.differences(&World::held(&world.site_b)), [""; 0]);
 }
+
+#[test]
+fn tunnels_that_were_only_tried_are_removed_and_no_others() {
+    require!(requires::root());
+    require!(requires::program("nft"));
+    let world = World::new();
+    let site = &world.site_b;
+    let _moving = prepare(site, Side::Destination, site_b());
+    let before = World::held(site);
+    let tried = Move { id: 8, guest_address: Ipv4Addr::new(10, 1, 0, 101), new_address: None, ..site_b() };
+    let _tried = prepare(site, Side::Destination, tried.trial());
+    assert!(!before.differences(&World::held(site)).is_empty());
+    site.block_on(tunnel::io::tunnel::remove_trials).unwrap();
+    assert_eq!(before.differences(&World::held(site)), [""; 0]);
+}

@@ -281,5 +281,6 @@ fn moved() -> Report {
         link,
         ram,
         disks: vec![disk],
+        reached: Vec::new(),
     }
 }
