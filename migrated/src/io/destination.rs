@@ -365,7 +365,7 @@ impl Visit {
         if let Some(arrival) = self.arrival.take() {
             self.site.forget_arrival(&arrival.reserve.guest.name);
             if !self.is_readdressed {
-                see_to_names(&arrival).await;
+                names::readdress_unasked(&arrival).await;
             }
             arrival.end_well().await;
         }
@@ -379,19 +379,6 @@ async fn quiet(link: &Link) {
     while Duration::from_millis(link.status().quiet_ms) < limit {
         tick.tick().await;
     }
-}
-
-/// The guest runs here, and its source asks for nothing more: its names are seen to all the same.
-async fn see_to_names(arrival: &Arrival) {
-    if !arrival.reserve.wan {
-        return;
-    }
-    let (names, troubles) = names::readdress(arrival).await;
-    let guest = &arrival.reserve.guest.name;
-    for trouble in &troubles {
-        tracing::error!(guest, "{trouble}");
-    }
-    tracing::info!(guest, ?names, "the names lead here");
 }
 
 /// Where QEMU waits for the memory.

@@ -197,6 +197,19 @@ async fn prove(arrival: &Arrival, nic: &Nic, own: Ipv4Addr, new: Ipv4Addr) -> Re
     }
 }
 
+/// The guest runs here, and its source asks for nothing more: its names are seen to all the same.
+pub async fn readdress_unasked(arrival: &Arrival) {
+    if !arrival.reserve.wan {
+        return;
+    }
+    let (names, troubles) = readdress(arrival).await;
+    let guest = &arrival.reserve.guest.name;
+    for trouble in &troubles {
+        tracing::error!(guest, "{trouble}");
+    }
+    tracing::info!(guest, ?names, "the names lead here");
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

@@ -14,7 +14,7 @@ use tokio::time::interval;
 use tracing::{error, info, warn};
 
 use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
-use super::see_to_names;
+use super::names;
 use super::taken_back::give_disks_up;
 use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
@@ -123,7 +123,7 @@ async fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<
         if let Err(error) = arrival.settle().await {
             arrival.say_unsettled(&error);
         }
-        see_to_names(&arrival).await;
+        names::readdress_unasked(&arrival).await;
         arrival.end_well().await;
     });
     Ok(())
