@@ -77,6 +77,12 @@ pub struct ReachReport {
 pub struct LinkReport {
     /// Bytes sent, all channels and framing.
     pub sent_bytes: u64,
+    /// TCP segments with data that were sent, those sent again included; 0: not known.
+    #[serde(default)]
+    pub segments: u64,
+    /// Those of them that were sent again: lost, as far as TCP can tell.
+    #[serde(default)]
+    pub resent_segments: u64,
     /// Smallest round trip in microseconds.
     pub rtt_min_us: u64,
     /// Best goodput in bytes a second.

@@ -183,6 +183,12 @@ pub struct LinkProgress {
     pub quiet_ms: u64,
     /// Bytes sent over all channels.
     pub sent_bytes: u64,
+    /// TCP segments with data that were sent, those sent again included; 0: a program carries them.
+    #[serde(default)]
+    pub segments: u64,
+    /// Those of them that were sent again: lost, as far as TCP can tell.
+    #[serde(default)]
+    pub resent_segments: u64,
     /// The limit that is set; none: what the link gives.
     pub limit_bytes_per_s: Option<u64>,
     /// Congestion control in use ("bbr").

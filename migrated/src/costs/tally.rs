@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use blockd::control::Replication;
 use serde::{Deserialize, Serialize};
 
+use crate::status::LinkProgress;
+
 /// What one counter has grown by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Growth {
@@ -32,6 +34,8 @@ impl Growth {
 #[serde(default)]
 pub struct Tally {
     link_sent: Growth,
+    segments: Growth,
+    resent_segments: Growth,
     memory_raw: Growth,
     memory_sent: Growth,
     disks: BTreeMap<String, DiskTally>,
@@ -51,12 +55,16 @@ pub struct DiskTally {
 impl Tally {
     /// A link was made; it counts from nothing.
     pub fn handle_new_link(&mut self) {
-        self.link_sent = self.link_sent.anew();
+        for counter in [&mut self.link_sent, &mut self.segments, &mut self.resent_segments] {
+            *counter = counter.anew();
+        }
     }
 
-    /// The link that there is has sent so many bytes.
-    pub fn handle_link(&mut self, sent_bytes: u64) {
-        self.link_sent.push(sent_bytes);
+    /// What the link that there is has sent.
+    pub fn handle_link(&mut self, link: &LinkProgress) {
+        self.link_sent.push(link.sent_bytes);
+        self.segments.push(link.segments);
+        self.resent_segments.push(link.resent_segments);
     }
 
     /// The memory begins to go, from its first byte.
@@ -83,6 +91,11 @@ impl Tally {
     /// Bytes that went over all links.
     pub fn link_sent_bytes(&self) -> u64 {
         self.link_sent.total
+    }
+
+    /// TCP segments that went over all links, and those of them that were sent again.
+    pub fn segments(&self) -> (u64, u64) {
+        (self.segments.total, self.resent_segments.total)
     }
 
     /// Bytes of memory, as they came from QEMU and as they went.
@@ -129,6 +142,16 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    /// A link that has sent so many bytes in as many segments, of which every fifth went twice.
+    fn link(sent_bytes: u64) -> LinkProgress {
+        LinkProgress {
+            sent_bytes,
+            segments: sent_bytes,
+            resent_segments: sent_bytes / 5,
+            ..LinkProgress::default()
+        }
+    }
+
     fn found(raw_mib: u64, sent_mib: u64, deltas_total: u64) -> Replication {
         Replication {
             raw_bytes_total: raw_mib * MIB,
@@ -167,14 +190,14 @@ mod tests {
         let mut tally = Tally::default();
         for last in [46, 26] {
             tally.handle_new_link();
-            tally.handle_link(20);
-            tally.handle_link(last);
+            tally.handle_link(&link(20));
+            tally.handle_link(&link(last));
             tally.handle_new_memory();
             tally.handle_memory((30, 10));
             tally.handle_memory((40, last));
         }
         // The last look at a link that is gone is as good as none.
-        tally.handle_link(26);
+        tally.handle_link(&link(26));
         assert_eq!((tally.link_sent_bytes(), tally.memory_bytes()), (72, (80, 72)));
     }
 
@@ -183,21 +206,22 @@ mod tests {
         let mut tally = Tally::default();
         for sent_bytes in [5, 500] {
             tally.handle_new_link();
-            tally.handle_link(sent_bytes);
+            tally.handle_link(&link(sent_bytes));
         }
         assert_eq!(tally.link_sent_bytes(), 505);
+        assert_eq!(tally.segments(), (505, 505 / 5));
     }
 
     #[test]
     fn what_is_kept_is_gone_on_with() {
         let mut tally = Tally::default();
         tally.handle_new_link();
-        tally.handle_link(8);
+        tally.handle_link(&link(8));
         tally.handle_disk("vda", &found(5, 5, 1));
         tally.handle_disk("vda", &found(6, 6, 2));
         let mut after: Tally = serde_json::from_str(&serde_json::to_string(&tally).unwrap()).unwrap();
         after.handle_new_link();
-        after.handle_link(9);
+        after.handle_link(&link(9));
         // What its blockd has sent while no daemon looked counts too.
         after.handle_disk("vda", &found(9, 8, 2));
         let disk = after.disk("vda");

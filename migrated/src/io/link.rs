@@ -185,6 +185,8 @@ impl Link {
                 rtt_us: session.rtt().map_or(0, |rtt| rtt.as_micros() as u64),
                 quiet_ms: ms(quiet(state, now)),
                 sent_bytes: session.sent_bytes(),
+                segments: state.segments.sent,
+                resent_segments: state.segments.resent,
                 limit_bytes_per_s: session.limit_bytes_per_s(),
                 congestion_control: state.berths[Lane::Data as usize].congestion_control.clone(),
                 data_address: shown(state, Lane::Data),

@@ -128,8 +128,13 @@ fn of_ram(ram: &RamReport) -> String {
 
 fn of_link(link: &LinkReport) -> String {
     let control = if link.congestion_control.is_empty() { "none" } else { &link.congestion_control };
+    // A connection that a program carries shows nothing of it.
+    let lost = match link.segments {
+        0 => String::new(),
+        segments => format!(", {:.2} % sent again", link.resent_segments as f64 * 100.0 / segments as f64),
+    };
     format!(
-        "{} sent; best {}, round trip {} at least, {control}",
+        "{} sent{lost}; best {}, round trip {} at least, {control}",
         size(link.sent_bytes),
         rate(link.goodput_bytes_per_s),
         time(link.rtt_min_us / 1000)
@@ -207,6 +212,8 @@ mod tests {
             blackout_round_trips: 3,
             link: LinkReport {
                 sent_bytes: 150 << 20,
+                segments: 107_412,
+                resent_segments: 1_106,
                 rtt_min_us: 100_100,
                 goodput_bytes_per_s: 2_450_000,
                 congestion_control: "bbr".into(),
@@ -271,7 +278,7 @@ mod tests {
                 "  deltas           1200, 5.0 MiB, 20.0 a second, 7 coalesced, at most 25.0 a second",
                 "  verified         16384 leaves of 64 KiB equal at both hosts: 12 compared in the pause, 16372 before it; 80 ms",
                 "memory             512.0 MiB; 128.0 MiB sent as 32.0 MiB (4.00 : 1), 4 passes; dirtied at 3.0 MiB/s; last pass 1.0 MiB in 120 ms",
-                "link               150.0 MiB sent; best 19.6 Mbit/s, round trip 100 ms at least, bbr",
+                "link               150.0 MiB sent, 1.03 % sent again; best 19.6 Mbit/s, round trip 100 ms at least, bbr",
                 "  data to          198.51.100.5:7071",
                 "  control to       192.0.2.5:7070",
                 "  probed           198.51.100.5:7071 19.6 Mbit/s, 203.0.113.5:7072 no answer within 3 s",

@@ -35,9 +35,9 @@ fn double(hosts: &Hosts, end: End, mac: &str) -> Tool {
 /// No room for memory, none for the disk, nobody who could change the guest's name, no tunnel at either host, and a guest
 /// with the same MAC.
 pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_is_touched() {
-    let limits_b = "memory_mib = 64\ndisk_reserve_mib = 1000000000".to_owned();
+    let limits_b = "memory_mib = 64".to_owned();
     let settings = Settings { limits_b, without_network: true, ..Settings::default() };
-    let hosts = require!(Hosts::with(Plan::default(), &settings));
+    let mut hosts = require!(Hosts::with(Plan::default(), &settings));
     let named = |mut guest: Guest| {
         guest.nics[0].dns_name = Some("web.example.org".to_owned());
         guest
@@ -49,6 +49,13 @@ pub fn a_destination_without_room_refuses_at_once_with_every_reason_and_nothing_
     assert!(refused.contains("is that of guest web here"), "{refused}");
     assert_eq!(hosts.state(End::SiteA, "double"), "");
     double(&hosts, End::SiteB, mac).run();
+    // From here on there is no room for a disk either.
+    let config = hosts.site(End::SiteB).join("config.toml");
+    let text = fs::read_to_string(&config).expect("read a configuration");
+    let tight = text.replace("[limits]\n", "[limits]\ndisk_reserve_mib = 1000000000\n");
+    assert_ne!(tight, text, "there is such a table");
+    fs::write(&config, tight).expect("write a configuration");
+    restart(&mut hosts, End::SiteB);
     let before = [End::SiteA, End::SiteB].map(|end| hosts.traces(end));
     let report = hosts.send(End::SiteA, &MAIN_JOB).end().stayed(Outcome::Refused);
     let reasons = report.reasons.join("\n");

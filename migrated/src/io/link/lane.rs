@@ -4,6 +4,7 @@
 //! connection can take it; receivers put the records in order (`link::stripes`). All live and die together.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use tokio::time::timeout;
 
 use super::shared::{Place, Shared};
 use crate::io::tls::greeting::Secured;
-use crate::io::tls::socket::{Knobs, UNDER_WAY_BYTES_MAX};
+use crate::io::tls::socket::{Knobs, Segments, UNDER_WAY_BYTES_MAX};
 use crate::link::Lane;
 use crate::link::session::Next;
 use crate::link::stripes::{Merge, RECORD_HEADER_BYTES, read_header};
@@ -24,6 +25,8 @@ const READ_BYTES: usize = 4 * (BODY_BYTES_MAX + HEADER_BYTES);
 const SHARE_UNSENT_BYTES_MIN: u64 = 16 << 10;
 /// The least that may be under way on one of several: about what the kernel allows by itself.
 const SHARE_UNDER_WAY_BYTES_MIN: u64 = 4 << 20;
+/// How often the kernel is asked what a connection has sent.
+const COUNT_EVERY: Duration = Duration::from_millis(200);
 
 /// Gives a lane its connection, or several that are one, and runs it in a task of its own.
 pub(super) fn start(shared: &Arc<Shared>, lane: Lane, connections: Vec<Secured>) {
@@ -197,7 +200,8 @@ impl Connection {
     }
 
     /// Sends until the link or the connection is over.
-    async fn send(&self, mut writer: impl AsyncWrite + Unpin, mut knobs: Knobs) -> Result<(), String> {
+    async fn send(&self, mut writer: impl AsyncWrite + Unpin, knobs: Knobs) -> Result<(), String> {
+        let mut counted = Counted::new(&self.shared, knobs);
         let mut out = Vec::with_capacity(BODY_BYTES_MAX + 4096);
         loop {
             out.clear();
@@ -209,9 +213,10 @@ impl Connection {
                 // One bell for all: whoever has got something lets the next one look.
                 self.bell.notify_one();
             }
+            counted.count_now_and_then();
             match next {
                 Next::Frames => {
-                    knobs.set_unsent(self.share_of(unsent_bytes, SHARE_UNSENT_BYTES_MIN));
+                    counted.knobs.set_unsent(self.share_of(unsent_bytes, SHARE_UNSENT_BYTES_MIN));
                     // The next frame is picked when the kernel has taken this one: so the choice is never stale.
                     write(&mut writer, &out).await.map_err(|error| error.to_string())?;
                 }
@@ -232,6 +237,43 @@ impl Connection {
     fn share_of(&self, bytes: u64, least: u64) -> u64 {
         let count = self.stripes.as_ref().map_or(1, |stripes| stripes.count as u64);
         (bytes / count).max(least)
+    }
+}
+
+/// A connection whose segments count for the link, to its last moment.
+struct Counted<'a> {
+    shared: &'a Shared,
+    knobs: Knobs,
+    seen: Segments,
+    at: Duration,
+}
+
+impl<'a> Counted<'a> {
+    fn new(shared: &'a Shared, knobs: Knobs) -> Self {
+        Self { shared, knobs, seen: Segments::default(), at: Duration::ZERO }
+    }
+
+    fn count_now_and_then(&mut self) {
+        let now = self.shared.now();
+        if now >= self.at + COUNT_EVERY {
+            self.at = now;
+            self.count();
+        }
+    }
+
+    fn count(&mut self) {
+        let segments = self.knobs.segments();
+        let seen = std::mem::replace(&mut self.seen, segments);
+        self.shared.count_segments(Segments {
+            sent: segments.sent.saturating_sub(seen.sent),
+            resent: segments.resent.saturating_sub(seen.resent),
+        });
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count();
     }
 }
 

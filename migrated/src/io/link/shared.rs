@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::AbortHandle;
 
+use crate::io::tls::socket::Segments;
 use crate::link::Lane;
 use crate::link::addresses::{Addresses, Found};
 use crate::link::error::LinkError;
@@ -67,6 +68,8 @@ pub(super) struct State {
     pub writers: BTreeMap<u32, Waker>,
     pings: BTreeMap<u64, oneshot::Sender<Duration>>,
     pub berths: [Berth; 2],
+    /// Of all its connections so far.
+    pub segments: Segments,
     pub warnings: Vec<String>,
     /// What nobody has asked for yet.
     pub news: Vec<News>,
@@ -147,6 +150,7 @@ impl Shared {
             writers: BTreeMap::new(),
             pings: BTreeMap::new(),
             berths,
+            segments: Segments::default(),
             warnings: Vec::new(),
             news: Vec::new(),
             addresses,
@@ -166,6 +170,13 @@ impl Shared {
 
     pub fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// One of its connections has sent these, too.
+    pub fn count_segments(&self, more: Segments) {
+        let segments = &mut self.locked().segments;
+        segments.sent += more.sent;
+        segments.resent += more.resent;
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {

@@ -144,8 +144,11 @@ fn link_report(status: &Status, known: &Known) -> LinkReport {
         .filter(|(rtt_us, _)| *rtt_us != u64::MAX)
         .unwrap_or((link.rtt_us, link.goodput_bytes_per_s));
     let found = known.link.as_ref().map(|link| link.found()).unwrap_or_default();
+    let (segments, resent_segments) = known.costs.tally.segments();
     LinkReport {
         sent_bytes: known.costs.tally.link_sent_bytes(),
+        segments,
+        resent_segments,
         rtt_min_us,
         goodput_bytes_per_s,
         congestion_control: link.congestion_control,

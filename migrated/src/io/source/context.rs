@@ -189,7 +189,7 @@ impl Known {
     pub fn count_carried(&mut self) -> &Tally {
         let tally = &mut self.costs.tally;
         if let Some(link) = &self.link {
-            tally.handle_link(link.status().sent_bytes);
+            tally.handle_link(&link.status());
         }
         if let Some(ram) = &self.ram {
             tally.handle_memory(ram.bytes());

@@ -180,7 +180,9 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     let tally = context.known().count_carried().clone();
     context.handle.update(|status| {
         if let Some(link) = link {
-            status.link = LinkProgress { sent_bytes: tally.link_sent_bytes(), ..link };
+            let (segments, resent_segments) = tally.segments();
+            let sent_bytes = tally.link_sent_bytes();
+            status.link = LinkProgress { sent_bytes, segments, resent_segments, ..link };
         }
         for (id, found) in &disks {
             show_disk(&mut status.disks, id, found, &tally.disk(id));

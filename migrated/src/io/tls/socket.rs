@@ -2,9 +2,12 @@
 //! is under way, no delay, dead peers noticed. A connection that is not TCP has nothing to be set.
 
 use std::io::ErrorKind;
+use std::mem::zeroed;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, Socket};
 use tokio::net::{TcpSocket, TcpStream};
@@ -16,6 +19,15 @@ const USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// its headers) is less than BBR wants on a long way, and a sender that meets it looks to BBR as if it had nothing to
 /// send: it goes on searching for the rate at three times of it (docs/decisions/tcp-with-bbr.md).
 pub const UNDER_WAY_BYTES_MAX: u64 = 16 << 20;
+
+/// Segments with data that a connection has sent. Those sent again are the nearest to loss that a sender knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segments {
+    /// All of them, those sent again included.
+    pub sent: u64,
+    /// Those that were sent again.
+    pub resent: u64,
+}
 
 /// A second handle of a connection, to turn its knobs while TLS has the first.
 #[derive(Debug)]
@@ -80,10 +92,37 @@ impl Knobs {
         }
     }
 
+    /// What it has sent since it was made; nothing is known of a connection that a program carries.
+    pub fn segments(&self) -> Segments {
+        let info = self.socket.as_ref().and_then(|socket| tcp_info(socket).ok());
+        info.map_or_else(Segments::default, |info| Segments {
+            sent: info.tcpi_data_segs_out.into(),
+            resent: info.tcpi_total_retrans.into(),
+        })
+    }
+
     /// The congestion control in use, or who else sees to it.
     pub fn congestion_control(&self) -> &str {
         &self.congestion_control
     }
+}
+
+/// What the kernel counts of a connection. Counters that it does not know yet are 0.
+fn tcp_info(socket: &Socket) -> nix::Result<libc::tcp_info> {
+    // SAFETY: a structure of numbers, for which 0 is a value.
+    let mut info: libc::tcp_info = unsafe { zeroed() };
+    let mut bytes = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `bytes` bytes to `info`; both outlive the call.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut bytes,
+        )
+    };
+    Errno::result(got).map(|_| info)
 }
 
 /// Connects, from a given address if there is one of the same family. An address that this host has no more is no
@@ -104,9 +143,10 @@ pub async fn connect(to: SocketAddr, from: Option<SocketAddr>) -> std::io::Resul
 #[cfg(test)]
 mod tests {
     use nix::unistd::geteuid;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::{Knobs, SockRef, UNDER_WAY_BYTES_MAX, connect};
+    use super::{Knobs, Segments, SockRef, UNDER_WAY_BYTES_MAX, connect};
 
     #[tokio::test]
     async fn there_is_room_for_what_is_under_way_on_a_long_way() {
@@ -121,5 +161,22 @@ mod tests {
         knobs.widen(UNDER_WAY_BYTES_MAX);
         assert_eq!(sizes(), if geteuid().is_root() { [2 * UNDER_WAY_BYTES_MAX; 2] } else { before });
         Knobs::none("a program").widen(UNDER_WAY_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_counted_in_segments() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut near = connect(listener.local_addr().unwrap(), None).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let knobs = Knobs::set_up(&near, "cubic").unwrap();
+        assert_eq!(knobs.segments(), Segments::default());
+        for _ in 0..3 {
+            near.write_all(&[7; 100]).await.unwrap();
+            far.read_exact(&mut [0; 100]).await.unwrap();
+        }
+        // A segment may go twice on a machine that is busy, but none is missing.
+        let Segments { sent, resent } = knobs.segments();
+        assert_eq!(sent - resent, 3);
+        assert_eq!(Knobs::none("a program").segments(), Segments::default());
     }
 }

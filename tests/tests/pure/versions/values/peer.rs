@@ -129,6 +129,8 @@ pub fn status() -> Status {
             rtt_us: 20_016,
             quiet_ms: 17,
             sent_bytes: 1_018,
+            segments: 0,
+            resent_segments: 0,
             limit_bytes_per_s: Some(1_019),
             congestion_control: "bbr".into(),
             data_address: "192.0.2.6:7701".into(),

@@ -228,6 +228,8 @@ fn moved() -> Report {
     ];
     let link = LinkReport {
         sent_bytes: 1_002,
+        segments: 0,
+        resent_segments: 0,
         rtt_min_us: 20_003,
         goodput_bytes_per_s: 1_004,
         congestion_control: "bbr".into(),
