@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::phase::{Copies, Phase};
+
 pub use pauses::Pauses;
 pub use tally::{DiskTally, Tally};
 
@@ -33,6 +35,14 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// The move has come to this phase.
+    pub fn enter(&mut self, phase: Phase, now: Duration) {
+        self.pauses.enter(phase);
+        if phase.row().copies > Copies::Nothing {
+            self.recorded_since.get_or_insert(now);
+        }
+    }
+
     /// Nothing is known of it, as of a move that an earlier version has begun.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()

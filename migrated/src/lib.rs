@@ -1,9 +1,9 @@
 //! Daemon and command line that move a running guest to another host.
 //!
 //! ```text
-//! cli ─► api ─► migration (pure) ── action ──► io::execute ─► { QMP, blockd, tunnel, DNS, peer }
-//!                   ▲                              │
-//!                   └──────────── event ◄──────────┘       journal before every irreversible step
+//! cli ─► api ─► source (pure) ── action ──► io::source ─► { QMP, blockd, tunnel, peer }   promises are durable before
+//!                   ▲                            │                                        what depends on them is said
+//!                   └─────────── event ◄─────────┘
 //! ```
 //!
 //! The modules are listed in the order of reading: what is described, what is asked, what is decided, what carries it,
@@ -37,7 +37,7 @@ pub mod recover;
 pub mod switchover;
 pub mod convergence;
 pub mod trouble;
-pub mod migration;
+pub mod source;
 pub mod incoming;
 
 pub mod io;

@@ -35,7 +35,8 @@ pub use version::takes_new_fields;
 
 use crate::guest::Guest;
 use crate::journal::Step;
-use crate::status::Status;
+use crate::phase::Phase;
+use crate::status::{LinkProgress, Status};
 
 /// Largest message, without its length.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -132,6 +133,14 @@ impl Request {
         "abort",
         "mirror",
     ];
+
+    /// How far the source is, without what 0.1.0 has no word for: it would end the link. None: the whole phase is such a word,
+    /// and is over in a moment.
+    pub fn mirror(status: Status) -> Option<Self> {
+        let link = LinkProgress { segments: 0, resent_segments: 0, ..status.link };
+        let mirrored = Status { report: None, link, ..status };
+        (mirrored.phase != Phase::Releasing).then(|| Request::Mirror(Box::new(mirrored)))
+    }
 
     /// Its name on the wire.
     pub fn name(&self) -> &'static str {

@@ -1,20 +1,29 @@
-//! The phases of a migration: one table, from which the drawing in the documentation and the tests come.
+//! The phases of a migration and what is done in each: one table. The drawing and the table in `docs/migration.md`, the
+//! decider of the source and the tests come from it.
 //!
 //! ```text
-//! pre-migration ► connect ► reservation ► bulk ► pre-copy ► stop-and-copy ► commitment ► resume ► readdress ► done
-//!       │            │           │          │        │            │             │
-//!       └────────────┴─────▲─────┴──────────┴────────┴────────────┘          in doubt: the destination's
-//!                          │          rolling back ► rolled back              journal answers
+//! pre-migration ► connect ► reservation ► bulk ► pre-copy ► stop-and-copy ► releasing ║ commitment ► resume ► readdress ► done
+//!       │            │           │          │        │            │             │     ║     │           │
+//!       └────────────┴─────▲─────┴──────────┴────────┴────────────┴─────────────┘     ║     in doubt: the destination's
+//!                          │          rolling back ► rolled back                      ║     journal answers
 //!                          └── recovering ◄── the link is lost, the pause lasts too long, the daemon is a new one
 //! ```
 //!
-//! The guest stands still in stop-and-copy, commitment and resume. Until the source has journalled *releasing*, which
-//! ends stop-and-copy, every failure leads back to the source (M2), and a lost link to another attempt: the guest goes
-//! on, its disks stay in step, and the memory starts again.
+//! The guest stands still from stop-and-copy to resume. Before the double line, the commit point, every failure leads
+//! back to the source (M2), and a lost link to another attempt: the guest goes on, its disks stay in step, and the memory
+//! starts again. After it only the destination's journal counts.
+
+mod op;
+mod table;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::journal::Step;
+
+pub use self::op::Op;
+pub use self::table::TABLE;
 
 /// Where a migration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,6 +43,8 @@ pub enum Phase {
     PreCopy,
     /// The guest is paused: packets are rerouted, the disks sealed, the last memory sent.
     StopAndCopy,
+    /// A last look at the link and at QEMU, then *releasing* is journalled: the commit point.
+    Releasing,
     /// The destination takes the guest: from here on only its journal counts.
     Commitment,
     /// The guest starts at the destination.
@@ -79,17 +90,101 @@ impl Outcome {
     }
 }
 
+/// How long a phase may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// As long as it takes.
+    None,
+    /// So long; then it has failed.
+    After(Duration),
+    /// So long in the first attempt. A later one waits for a link as long as the configuration says (`lease_ms`).
+    OfTheFirstAttempt(Duration),
+    /// As long as the configuration lets a guest stand still (`paused_deadline_ms`; this is its default). Then the guest
+    /// goes on and the migration begins again, a few times ([`crate::source::LATE_PAUSES_MAX`]).
+    OfAPause(Duration),
+}
+
 /// What a failure in a phase leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
+    /// The guest goes on at the source; in the first attempt before anything was copied that is called a refusal.
+    Refuse,
     /// The guest goes on at the source.
     RollBack,
     /// The destination's journal is asked until it answers.
     Ask,
-    /// The guest is at the destination; what failed is reported, and done again.
+    /// The guest is at the destination; what failed is reported, and the rest is done.
     GoOn,
-    /// There is nothing to fail.
+    /// Nothing: there is nothing to fail, or it is repeated until it succeeds.
     Stay,
+}
+
+/// What a lost link leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLostLink {
+    /// To what a failure leads to.
+    Fail,
+    /// The migration begins again.
+    BeginAgain,
+    /// Likewise, if one attempt has come as far as copying. A host that cannot be reached at the beginning, or that breaks
+    /// off while it looks at the guest, refuses.
+    BeginAgainOnceCopied,
+}
+
+/// What goes over in a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Copies {
+    /// Nothing.
+    Nothing,
+    /// The disks.
+    Disks,
+    /// The disks' deltas and the memory.
+    Memory,
+}
+
+/// What ends a phase that does not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftBy {
+    /// All its operations have ended.
+    Operations,
+    /// Likewise, and what is left of the disks fits the time that is set.
+    DisksNearlyDone,
+    /// The destination says what its journal has.
+    Verdict,
+    /// Nothing: the migration is over.
+    Nothing,
+}
+
+/// When an operation's promise is journalled. A promise is durable before anything that depends on it is done or said (M2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// Before the operation begins; if it cannot be written, the operation has failed.
+    Before(Step),
+    /// When the operation has found all as it should be; if it cannot be written, the operation has failed.
+    After(Step),
+    /// Before the operation begins. If it cannot be written, that is told and the operation is done all the same: the guest
+    /// is here either way, and does not wait for a disk that fails.
+    IfPossible(Step),
+}
+
+impl Promise {
+    /// What is promised.
+    pub fn step(self) -> Step {
+        match self {
+            Promise::Before(step) | Promise::After(step) | Promise::IfPossible(step) => step,
+        }
+    }
+}
+
+/// An operation of a phase.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// What is done.
+    pub op: Op,
+    /// Operations of the same phase that come before it.
+    pub after: &'static [Op],
+    /// What is promised by it.
+    pub promise: Option<Promise>,
 }
 
 /// A row of the table.
@@ -99,78 +194,31 @@ pub struct Row {
     pub phase: Phase,
     /// Its name in events and status.
     pub name: &'static str,
-    /// How long it may take at most; none: as long as it makes progress.
-    pub deadline: Option<Duration>,
+    /// How long it may take at most.
+    pub deadline: Deadline,
     /// Whether the guest stands still in it.
     pub paused: bool,
-    /// Whether `cancel` is accepted in it (M5). A phase where it is not is only entered if none was accepted before.
+    /// Whether `cancel` is accepted in it (M5). A phase where it is not is only entered if none was accepted before. The
+    /// guest is the source's in every phase where it is.
     pub cancellable: bool,
     /// What a failure leads to.
     pub on_failure: OnFailure,
-    /// Whether a lost link is a stall in it: the migration begins again, and does not fail.
-    pub begins_again: bool,
-    /// Which phases may follow.
+    /// What a lost link leads to.
+    pub on_lost_link: OnLostLink,
+    /// What goes over in it.
+    pub copies: Copies,
+    /// What is done in it.
+    pub operations: &'static [Operation],
+    /// What ends it.
+    pub left_by: LeftBy,
+    /// Which phases may follow; the first one where nothing fails.
     pub next: &'static [Phase],
 }
 
-/// The phases in order.
-pub const TABLE: [Row; 14] = [
-    row(Phase::PreMigration, "pre-migration", OnFailure::RollBack, &[Phase::Connect])
-        .at_most(10)
-        .cancellable(),
-    row(Phase::Connect, "connect", OnFailure::RollBack, &[Phase::Reservation])
-        .at_most(15)
-        .cancellable()
-        .again(),
-    row(Phase::Reservation, "reservation", OnFailure::RollBack, &[Phase::Bulk])
-        .at_most(60)
-        .cancellable()
-        .again(),
-    row(Phase::Bulk, "bulk", OnFailure::RollBack, &[Phase::PreCopy]).cancellable().again(),
-    row(Phase::PreCopy, "pre-copy", OnFailure::RollBack, &[Phase::StopAndCopy]).cancellable().again(),
-    row(Phase::StopAndCopy, "stop-and-copy", OnFailure::RollBack, &[Phase::Commitment])
-        .at_most(20)
-        .paused()
-        .cancellable()
-        .again(),
-    row(
-        Phase::Commitment,
-        "commitment",
-        OnFailure::Ask,
-        &[Phase::Resume, Phase::InDoubt, Phase::RollingBack, Phase::Recovering],
-    )
-    .paused(),
-    row(Phase::Resume, "resume", OnFailure::Ask, &[Phase::Readdress, Phase::InDoubt, Phase::RollingBack])
-        .paused(),
-    row(Phase::Readdress, "readdress", OnFailure::GoOn, &[Phase::Done]).at_most(60),
-    row(Phase::Done, "done", OnFailure::Stay, &[]),
-    row(Phase::Recovering, "recovering", OnFailure::RollBack, &[Phase::Connect]).cancellable(),
-    row(Phase::RollingBack, "rolling-back", OnFailure::RollBack, &[Phase::RolledBack]),
-    row(Phase::RolledBack, "rolled-back", OnFailure::Stay, &[]),
-    row(Phase::InDoubt, "in-doubt", OnFailure::Ask, &[Phase::Resume, Phase::RollingBack]).paused(),
-];
-
-/// A phase that lasts as long as it makes progress, with the guest running, and that no cancel ends.
-const fn row(phase: Phase, name: &'static str, on_failure: OnFailure, next: &'static [Phase]) -> Row {
-    let (deadline, paused, cancellable, begins_again) = (None, false, false, false);
-    Row { phase, name, deadline, paused, cancellable, on_failure, begins_again, next }
-}
-
 impl Row {
-    const fn at_most(self, seconds: u64) -> Self {
-        Self { deadline: Some(Duration::from_secs(seconds)), ..self }
-    }
-
-    const fn paused(self) -> Self {
-        Self { paused: true, ..self }
-    }
-
-    const fn cancellable(self) -> Self {
-        Self { cancellable: true, ..self }
-    }
-
-    const fn again(self) -> Self {
-        Self { begins_again: true, ..self }
+    /// True where the migration has to come nearer to its end all the time: something goes over, and the guest makes more.
+    pub fn must_converge(&self) -> bool {
+        self.copies > Copies::Nothing && !self.paused
     }
 }
 
@@ -187,7 +235,12 @@ impl Phase {
 
     /// True where the migration has ended.
     pub fn is_final(self) -> bool {
-        self.row().next.is_empty()
+        self.row().left_by == LeftBy::Nothing
+    }
+
+    /// True on the way back to the source, and at its end.
+    pub fn is_way_back(self) -> bool {
+        matches!(self, Phase::Recovering | Phase::RollingBack | Phase::RolledBack)
     }
 
     /// True where `next` may come after this phase: its own list, *rolling back* where a failure leads there, and
@@ -195,55 +248,11 @@ impl Phase {
     pub fn may_become(self, next: Phase) -> bool {
         let row = self.row();
         row.next.contains(&next)
-            || (next == Phase::RollingBack && row.on_failure == OnFailure::RollBack && self != next)
-            || (next == Phase::Recovering && row.begins_again)
+            || (next == Phase::RollingBack
+                && matches!(row.on_failure, OnFailure::Refuse | OnFailure::RollBack))
+            || (next == Phase::Recovering && row.on_lost_link != OnLostLink::Fail)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The table of `docs/migration.md`, from ours.
-    fn documented() -> String {
-        let mut text = String::from(
-            "| phase | at most | guest | cancel | a failure leads to | a lost link leads to | next |\n|---|---|---|---|---|---|---|\n",
-        );
-        for row in &TABLE {
-            let at_most = row
-                .deadline
-                .map_or("as long as it takes".to_owned(), |at_most| format!("{} s", at_most.as_secs()));
-            let guest = if row.paused { "paused" } else { "runs" };
-            let cancel = if row.cancellable { "yes" } else { "no" };
-            let leads_to = match row.on_failure {
-                OnFailure::RollBack => "the source",
-                OnFailure::Ask => "the destination's journal",
-                OnFailure::GoOn => "going on",
-                OnFailure::Stay => "nothing",
-            };
-            let next: Vec<&str> = row.next.iter().map(|next| next.name()).collect();
-            let next = if next.is_empty() { String::new() } else { format!("{} ", next.join(", ")) };
-            let lost = if row.begins_again { "recovering" } else { leads_to };
-            text +=
-                &format!("| {} | {at_most} | {guest} | {cancel} | {leads_to} | {lost} | {next}|\n", row.name);
-        }
-        text
-    }
-
-    #[test]
-    fn the_documentation_has_this_table() {
-        let page = include_str!("../../docs/migration.md");
-        let (_, rest) = page.split_once("<!-- phases: begin -->\n").expect("the table's begin");
-        let (table, _) = rest.split_once("<!-- phases: end -->").expect("the table's end");
-        assert_eq!(table, documented());
-    }
-
-    #[test]
-    fn every_phase_has_one_row_and_all_but_the_first_follow_another() {
-        for (index, row) in TABLE.iter().enumerate() {
-            assert!(TABLE[index + 1..].iter().all(|other| other.phase != row.phase), "{} twice", row.name);
-            let follows = TABLE.iter().any(|before| before.phase.may_become(row.phase));
-            assert!(follows || row.phase == Phase::PreMigration, "nothing leads to {}", row.name);
-        }
-    }
-}
+mod tests;

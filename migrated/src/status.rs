@@ -184,10 +184,10 @@ pub struct LinkProgress {
     /// Bytes sent over all channels.
     pub sent_bytes: u64,
     /// TCP segments with data that were sent, those sent again included; 0: a program carries them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub segments: u64,
     /// Those of them that were sent again: lost, as far as TCP can tell.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub resent_segments: u64,
     /// The limit that is set; none: what the link gives.
     pub limit_bytes_per_s: Option<u64>,
@@ -199,4 +199,9 @@ pub struct LinkProgress {
     /// Where the daemons' words go; empty: a program carries them.
     #[serde(default)]
     pub control_address: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this shape")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }

@@ -32,8 +32,7 @@ impl Pauses {
 
     /// The move has come to this phase. The way back is not what a pause is told by: how far it came is.
     pub fn enter(&mut self, phase: Phase) {
-        let is_way_back = matches!(phase, Phase::Recovering | Phase::RollingBack | Phase::RolledBack);
-        if let Some(open) = self.open.as_mut().filter(|_| !is_way_back) {
+        if let Some(open) = self.open.as_mut().filter(|_| !phase.is_way_back()) {
             open.phase = phase;
         }
     }

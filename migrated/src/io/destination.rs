@@ -56,6 +56,10 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked whether a source is still heard.
 const QUIET_LOOKED: Duration = Duration::from_secs(1);
 
+/// A source that has not been heard for so long has given up what it had left to ask for: its own deadline for that has
+/// passed (`phase`).
+const QUIET_LIMIT: Duration = Duration::from_secs(60);
+
 /// Serves a link until it ends.
 pub async fn serve(site: Arc<Site>, link: Link) {
     let source = link.peer().to_owned();
@@ -374,9 +378,8 @@ impl Visit {
 
 /// Waits until nothing has been heard of the source for so long that it has given up what it had left to ask for.
 async fn quiet(link: &Link) {
-    let limit = Phase::Readdress.row().deadline.expect("its deadline ends it at the source");
     let mut tick = interval(QUIET_LOOKED);
-    while Duration::from_millis(link.status().quiet_ms) < limit {
+    while Duration::from_millis(link.status().quiet_ms) < QUIET_LIMIT {
         tick.tick().await;
     }
 }

@@ -54,6 +54,17 @@ pub enum JournalError {
 /// a full disk.
 const ROOM_BYTES: i64 = 64 << 10;
 
+/// A promise that is on the disk. Only the journal makes one: whoever says what depends on a promise asks for it (M2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable(Step);
+
+impl Durable {
+    /// What was promised.
+    pub fn step(self) -> Step {
+        self.0
+    }
+}
+
 /// A host's journal.
 #[derive(Debug)]
 pub struct JournalFile {
@@ -108,8 +119,10 @@ impl JournalFile {
     }
 
     /// Appends a record; it is durable when this returns. Blocks for as long as the disk takes.
-    pub fn append(&self, record: Record) -> Result<(), JournalError> {
-        self.append_locked(&mut self.lock(), record)
+    pub fn append(&self, record: Record) -> Result<Durable, JournalError> {
+        let step = record.step;
+        self.append_locked(&mut self.lock(), record)?;
+        Ok(Durable(step))
     }
 
     fn append_locked(&self, inner: &mut Inner, record: Record) -> Result<(), JournalError> {

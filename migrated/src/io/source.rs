@@ -1,17 +1,18 @@
-//! The source's side of a migration, done: operations run as tasks, what they bring goes back to `migration`.
+//! The source's side of a migration, done: operations run as tasks, and what happens goes to the decider as it is.
 //!
 //! ```text
-//! Migration ── start(op) ──► tasks (prepare, disks, memory, path, handover, restore)
-//!     ▲                          │ finished, failed, verdict
-//!     ├──────────────────────────┘
+//! crate::source ── start(op, promise) ──► perform: prepare, disks, memory, path, handover, restore
+//!     ▲                                        │ finished, failed, verdict
+//!     ├────────────────────────────────────────┘
 //!     ├── QEMU's events and end, the destination's notices, cancel, time
 //!     └── watch: "the disks are nearly done"
 //! ```
 //!
-//! Nothing is decided here.
+//! It decides neither what comes next nor what a failure leads to.
 
 mod context;
 mod departure;
+mod perform;
 mod prepare;
 mod disks;
 mod memory;
@@ -27,24 +28,23 @@ mod abort;
 mod hearing;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::io::machine::Machine;
-use crate::io::qmp::QmpError;
 use crate::io::registry::Claim;
 use crate::journal::Step;
-use crate::migration::{Action, Event, Migration, Op};
-use crate::phase::{Outcome, Phase};
-use crate::quantity::ms;
-use crate::report::Abort;
+use crate::phase::{OnFailure, Op, Outcome, Phase};
+use crate::report;
+use crate::source::{Action, Cause, Event, Failure, Notice, Source};
 
+use self::abort::{causes, record};
 use self::account::Account;
 use self::context::Context;
+use self::perform::{Ended, has_lost_qemu, perform};
 use self::recovery::{forget, tell_taken_back};
 
 pub use self::context::Options;
@@ -54,101 +54,43 @@ pub use self::prepare::control;
 pub use self::recovery::{ask_for_ever, recover};
 pub use self::start::{Started, start};
 
-/// How long QEMU and blockd may take to end when their guest is gone.
-const CLEAN_UP_LIMIT: Duration = Duration::from_secs(30);
-
-/// How an operation ended well.
-enum Ended {
-    Done,
-    Verdict(bool),
-}
-
-async fn perform(op: Op, context: Arc<Context>, keep_disks: bool) -> Result<Ended> {
-    let context = &context;
-    if context.site.hold_points.pass(&format!("source-{}", op.name())).await {
-        context.event(format!("{} was held", op.name()));
-    }
-    let has_begun = context.known().has_begun();
-    match op {
-        Op::Inspect => prepare::inspect(context).await?,
-        Op::Connect if has_begun => prepare::reconnect(context).await?,
-        Op::Connect => prepare::first_connect(context).await?,
-        Op::Reserve => prepare::reserve(context).await?,
-        Op::Replicate => disks::replicate(context).await?,
-        Op::PreparePath => path::prepare(context).await?,
-        Op::StartRam => memory::start(context).await?,
-        Op::AwaitPause => memory::await_pause(context).await?,
-        Op::SwitchPath => path::switch(context).await?,
-        Op::Seal => disks::seal(context).await?,
-        Op::FinishRam => memory::finish(context).await?,
-        Op::AwaitLoaded => handover::await_loaded(context).await?,
-        Op::Release => handover::release(context).await?,
-        Op::HandOver => return Ok(Ended::Verdict(handover::hand_over(context).await?)),
-        Op::AskVerdict => return Ok(Ended::Verdict(handover::ask_verdict(context).await?)),
-        Op::AwaitRunning if handover::await_running(context).await? => {}
-        Op::AwaitRunning => return Ok(Ended::Verdict(false)),
-        Op::Fence => {
-            context.promise(Step::Released)?;
-            disks::fence(context).await?;
-            handover::conclude(context).await;
-        }
-        Op::Readdress => prepare::readdress(context).await?,
-        Op::CleanUp => timeout(CLEAN_UP_LIMIT, context.machine.quit()).await?,
-        Op::Retreat => restore::retreat(context).await?,
-        Op::Restore => restore::restore(context, keep_disks).await,
-    }
-    Ok(Ended::Done)
-}
-
-/// True where an operation failed for no other reason than that QEMU has ended.
-fn has_lost_qemu(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(QmpError::Closed { .. })))
-}
-
 /// One migration, while it runs.
 struct Run {
     context: Arc<Context>,
-    migration: Migration,
+    source: Source,
     operations: JoinSet<(Op, Result<Ended>)>,
     account: Account,
-    /// What led back first.
-    abort: Option<Abort>,
-    /// QEMU said that the guest is shutting down.
-    has_shut_down: bool,
-    /// QEMU said that a disk of the guest's own failed it.
-    has_disk_failed: bool,
+    /// Why the operation failed that led back.
+    causes: Vec<report::Cause>,
 }
 
-async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration) {
+async fn run(context: Arc<Context>, claim: Claim<Machine>, source: Source) {
     let mut run = Run {
         context: Arc::clone(&context),
-        migration,
+        source,
         operations: JoinSet::new(),
         account: Account::default(),
-        abort: None,
-        has_shut_down: false,
-        has_disk_failed: false,
+        causes: Vec::new(),
     };
     run.until_final().await;
-    let outcome = run.migration.outcome().expect("it has ended");
-    if outcome != Outcome::Moved {
+    let outcome = run.source.outcome().expect("it has ended");
+    let has_moved = outcome == Outcome::Moved;
+    if !has_moved {
         run.account.ask_disks(&context).await;
     }
-    let mut report = run.account.report(&context, outcome, run.migration.reasons());
-    if outcome != Outcome::Moved {
-        let earlier = || Abort::of(Phase::RollingBack, "the daemon before this one has given it up");
-        let undone = std::mem::take(&mut context.known().undone);
-        report.abort = Some(Abort { undone, ..run.abort.unwrap_or_else(earlier) });
+    let mut report = run.account.report(&context, outcome, run.source.reasons());
+    if !has_moved {
+        report.abort = Some(record(&context, run.source.turn(), run.causes));
     }
     abort::log(&context, &report);
     context.keep_no_more();
-    let is_settled = settle(&context, &claim, outcome).await;
+    let is_settled = if has_moved { settle(&context, &claim).await } else { stay(&context, &claim).await };
     if context.known().is_taken_back {
         tell_taken_back(&context, &claim);
     } else if is_settled && !context.known().is_mended_later {
         forget(&context.site, context.handle.id());
     }
-    if outcome == Outcome::Moved {
+    if has_moved {
         handover::let_go(&context).await;
     }
     let link = context.known().link.take();
@@ -164,37 +106,41 @@ async fn run(context: Arc<Context>, claim: Claim<Machine>, migration: Migration)
     }
 }
 
-/// Writes down where the guest is now. False: it could not be, and the daemon after this one has to do it.
-async fn settle(context: &Arc<Context>, claim: &Claim<Machine>, outcome: Outcome) -> bool {
-    if outcome == Outcome::Moved {
-        let (to, generation) = (context.peer.name.clone(), context.known().generation);
-        claim.set_machine(None);
-        let (mut tunnels, to_home) = {
-            let mut known = context.known();
-            (std::mem::take(&mut known.tunnels), known.to_home)
-        };
-        if tunnels.is_empty() && context.options.wan {
-            tunnels = tunnels_of(context.handle.id(), &context.guest).await;
-        }
-        context.site.paths.left(&context.guest.name, tunnels, to_home).await;
-        context.site.release_addresses(&context.guest.name);
-        let kept = claim.keep(|record| {
-            record.moved_to = Some(to);
-            record.generation = generation;
-        });
-        // However it once came here, with an account that may still be open: that is over.
-        let written = kept
-            .and_then(|()| context.site.arrivals_kept.remove(&context.guest.name))
-            .map_err(anyhow::Error::from)
-            .and_then(|()| context.promise(Step::Done));
-        if let Err(error) = written {
-            let why = format!("it has moved, which cannot be written down in state_dir: {error:#}");
-            tracing::error!(migration = context.handle.id(), "{why}");
-            claim.set_trouble(&why);
-            return false;
-        }
-    } else if context.machine.has_ended() {
-        // Its disks and taps are still there; nobody else ends them, for nobody else has it.
+/// Writes down that the guest is at the destination. False: it could not be, and the daemon after this one has to do it.
+async fn settle(context: &Arc<Context>, claim: &Claim<Machine>) -> bool {
+    let (to, generation) = (context.peer.name.clone(), context.known().generation);
+    claim.set_machine(None);
+    let (mut tunnels, to_home) = {
+        let mut known = context.known();
+        (std::mem::take(&mut known.tunnels), known.to_home)
+    };
+    if tunnels.is_empty() && context.options.wan {
+        tunnels = tunnels_of(context.handle.id(), &context.guest).await;
+    }
+    context.site.paths.left(&context.guest.name, tunnels, to_home).await;
+    context.site.release_addresses(&context.guest.name);
+    let kept = claim.keep(|record| {
+        record.moved_to = Some(to);
+        record.generation = generation;
+    });
+    // However it once came here, with an account that may still be open: that is over.
+    let written = kept
+        .and_then(|()| context.site.arrivals_kept.remove(&context.guest.name))
+        .map_err(anyhow::Error::from)
+        .and_then(|()| context.promise(Step::Done));
+    if let Err(error) = written {
+        let why = format!("it has moved, which cannot be written down in state_dir: {error:#}");
+        tracing::error!(migration = context.handle.id(), "{why}");
+        claim.set_trouble(&why);
+        return false;
+    }
+    true
+}
+
+/// The guest is here. Where its QEMU has ended, its disks and taps are still there; nobody else ends them, for nobody else
+/// has it.
+async fn stay(context: &Arc<Context>, claim: &Claim<Machine>) -> bool {
+    if context.machine.has_ended() {
         context.machine.quit().await;
         claim.set_machine(None);
         claim.set_trouble("QEMU ended while the guest was being moved");
@@ -211,11 +157,11 @@ impl Run {
         context.spawn(watch::watch(Arc::clone(&context), tell));
         let (mut has_cancelled, mut has_closed, mut has_taken_back) = (false, false, false);
         self.act().await;
-        while !self.migration.phase().is_final() {
-            let deadline = self.migration.poll_timeout();
+        while !self.source.phase().is_final() {
+            let deadline = self.source.poll_timeout();
             let wait = deadline.map(|at| at.saturating_sub(context.now()));
             tokio::select! {
-                Some(ended) = self.operations.join_next() => self.handle_ended(ended).await,
+                Some(ended) = self.operations.join_next() => self.handle_ended(ended),
                 event = qemu.recv() => self.handle_qemu(event),
                 Ok(()) = heard.changed() => { let heard = heard.borrow_and_update().clone(); self.handle_heard(&heard) }
                 Some(event) = told.recv() => self.hand_in(event),
@@ -233,12 +179,16 @@ impl Run {
                     while let Ok(event) = qemu.try_recv() {
                         self.handle_qemu(Ok(event));
                     }
-                    self.handle_end_of_qemu();
+                    self.hand_in(Event::Notice(Notice::QemuEnded));
                 }
-                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.hand_in_time(),
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.source.handle_timeout(context.now()),
             }
             self.act().await;
         }
+    }
+
+    fn hand_in(&mut self, event: Event) {
+        self.source.handle(event, self.context.now());
     }
 
     /// An operator has said that the destination is gone for good: the guest is here, as the next generation.
@@ -250,7 +200,7 @@ impl Run {
         }
         // First how, then that: a daemon after this one has to know whom to tell.
         match self.context.keep_departure().and_then(|()| self.context.promise(Step::TakenBack)) {
-            Ok(()) => {
+            Ok(_) => {
                 self.context.warn("an operator has said that the guest is here");
                 self.hand_in(Event::Verdict { taken: false });
             }
@@ -266,15 +216,23 @@ impl Run {
 
     /// Does what the migration wants done.
     async fn act(&mut self) {
-        while let Some(action) = self.migration.poll_action() {
+        while let Some(action) = self.source.poll_action() {
             match action {
                 Action::Enter(phase) => self.enter(phase).await,
-                Action::Start(op) => {
-                    let keep_disks = self.migration.outcome() == Some(Outcome::RolledBack);
-                    let task = perform(op, Arc::clone(&self.context), keep_disks);
+                Action::Start(op, promise) => {
+                    let keep_copies = self.source.keeps_copies();
+                    let task = perform(op, promise, Arc::clone(&self.context), keep_copies);
                     self.operations.spawn(async move { (op, task.await) });
                 }
                 Action::StopAll => self.operations.shutdown().await,
+                Action::NotePause => {
+                    self.context.note_pause();
+                    self.context.keep_costs();
+                    let raw = self.context.known().ram.as_ref().map_or(0, |ram| ram.bytes().0);
+                    self.account.note_pause(raw);
+                }
+                Action::Note(what) => self.context.event(what),
+                Action::Warn(what) => self.context.warn(what),
             }
         }
     }
@@ -286,70 +244,55 @@ impl Run {
             return;
         }
         self.context.event(format!("phase {}", phase.name()));
-        if phase == Phase::RollingBack && self.migration.has_begun() {
-            // So that a daemon after this one does not begin again what was given up. The guest does not wait for a disk
-            // that fails: it is here either way.
-            if let Err(error) = self.context.promise(Step::RollingBack) {
-                self.context.warn(format!("{error:#}"));
-            }
-        }
         self.account.enter(phase, now);
-        if let Some(link) = &self.context.known().link {
-            link.set_stays((Phase::StopAndCopy..=Phase::Resume).contains(&phase));
-        }
-        if phase == Phase::Recovering {
-            self.account.forget_pause();
-        }
         {
             let mut known = self.context.known();
-            known.costs.pauses.enter(phase);
-            if phase == Phase::Bulk {
-                known.costs.recorded_since.get_or_insert(now);
+            if let Some(link) = &known.link {
+                link.set_stays(phase.row().paused);
             }
+            known.costs.enter(phase, now);
         }
         if !phase.row().paused {
             // Else the journal's promises would wait for the same disk, and the guest for them.
             self.context.keep_costs();
         }
-        let reasons = self.migration.reasons().to_vec();
-        let outcome = self.migration.outcome().filter(|_| phase == Phase::InDoubt);
+        let reasons = self.source.reasons().to_vec();
+        let outcome = self.source.outcome().filter(|_| self.source.is_in_doubt());
         self.context.handle.update(|status| {
             status.reasons = reasons;
             status.outcome = outcome;
         });
-        if phase == Phase::Readdress {
+        if phase.row().on_failure == OnFailure::GoOn {
             self.account.ask_disks(&self.context).await;
         }
     }
 
-    async fn handle_ended(&mut self, ended: Result<(Op, Result<Ended>), tokio::task::JoinError>) {
-        let event = match ended {
-            Ok((op, Ok(Ended::Done))) => Event::Finished(op),
-            Ok((_, Ok(Ended::Verdict(taken)))) => Event::Verdict { taken },
-            // Who hears that QEMU has ended says why.
-            Ok((_, Err(error))) if has_lost_qemu(&error) && self.migration.phase() <= Phase::StopAndCopy => {
-                return;
+    fn handle_ended(&mut self, ended: Result<(Op, Result<Ended>), tokio::task::JoinError>) {
+        match ended {
+            Ok((op, Ok(Ended::Done))) => {
+                if op == Op::FinishRam {
+                    self.context.note_final_pass();
+                }
+                self.hand_in(Event::Finished(op));
             }
-            // What needs the link cannot go on without; how the link ended says more.
-            Ok((op, Err(error)))
-                if self.migration.phase() <= Phase::Commitment
-                    && let Some(why) = self.lost_link() =>
-            {
-                self.context.event(format!("{op:?} ended with the link: {error:#}"));
-                Event::LinkLost(why)
+            Ok((op, Ok(Ended::CannotMove))) => {
+                self.hand_in(Event::CannotMove);
+                self.hand_in(Event::Finished(op));
             }
+            Ok((_, Ok(Ended::Verdict(taken)))) => self.hand_in(Event::Verdict { taken }),
             Ok((op, Err(error))) => {
-                self.context.event(format!("{op:?} failed: {error:#}"));
-                return self.hand_in_failure(op, &error);
+                let cause = match (has_lost_qemu(&error), self.context.lost_link()) {
+                    (true, _) => Cause::Qemu,
+                    (false, Some(how)) => Cause::Link(how),
+                    (false, None) => Cause::Other,
+                };
+                self.hand_in(Event::Failed(op, Failure { why: format!("{error:#}"), cause }));
+                if self.source.turn().is_some_and(|turn| turn.op == Some(op)) && self.causes.is_empty() {
+                    self.causes = causes(&error);
+                }
             }
-            Err(stopped) if stopped.is_cancelled() => return,
-            Err(panicked) => Event::Broken(format!("a defect of this program: {panicked}")),
-        };
-        if let Event::Finished(Op::FinishRam) = event {
-            let now = self.context.now();
-            let mut known = self.context.known();
-            known.final_pass_ms = known.costs.pauses.since().map_or(0, |since| ms(now.saturating_sub(since)));
+            Err(stopped) if stopped.is_cancelled() => {}
+            Err(panicked) => self.hand_in(Event::Broken(format!("a defect of this program: {panicked}"))),
         }
-        self.hand_in(event);
     }
 }

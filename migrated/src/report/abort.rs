@@ -5,8 +5,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::migration::Op;
-use crate::phase::Phase;
+use crate::phase::{Op, Phase};
 
 /// The end of a migration that has not moved its guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

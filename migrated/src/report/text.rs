@@ -182,7 +182,7 @@ fn entry(head: &str, words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migration::Op;
+    use crate::phase::Op;
     use crate::phase::{Outcome, Phase};
     use crate::report::{Abort, Pause, Undone};
 

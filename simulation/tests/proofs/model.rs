@@ -2,7 +2,7 @@
 //! within bounds. And the proof that the model notices when a single rule is not kept.
 //!
 //! The rules are the product's own functions: `journal::{last_step, verdict, handed_over}`, `incoming::allow`,
-//! `recover::{source, destination}`, and in the simulation `migration::Migration`. What stands here is the world around
+//! `recover::{source, destination}`, and in the simulation `source::Source`. What stands here is the world around
 //! them.
 
 mod state;

@@ -5,10 +5,11 @@ use super::paths::{self, words};
 use super::{Finding, Source};
 
 /// The only modules with `unsafe`, each with what is below it.
-const UNSAFE_MODULES: [&str; 8] = [
+const UNSAFE_MODULES: [&str; 9] = [
     "blockd/src/buffer",
     "blockd/src/io/ring",
     "blockd/src/io/sidecar_file",
+    "migrated/src/io/tls/socket",
     "blockd/src/io/file_store",
     "blockd/src/io/listen",
     "migrated/src/io/process",

@@ -1,8 +1,7 @@
 //! What is done to the guest's QEMU behind the daemon's back while the guest moves: each has the outcome that
 //! `docs/migration.md` promises (S1-21).
 
-use migrated::migration::Op;
-use migrated::phase::{Outcome, Phase};
+use migrated::phase::{Op, Outcome, Phase};
 use migrated::report::Undone;
 use serde_json::json;
 use tests::guest_kit::Recipe;

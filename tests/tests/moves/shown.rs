@@ -15,13 +15,14 @@ use tests::world::Plan;
 use crate::MAIN_JOB;
 
 /// The phases of a move that succeeds, in order (S3-25).
-const PHASES: [Phase; 10] = [
+const PHASES: [Phase; 11] = [
     Phase::PreMigration,
     Phase::Connect,
     Phase::Reservation,
     Phase::Bulk,
     Phase::PreCopy,
     Phase::StopAndCopy,
+    Phase::Releasing,
     Phase::Commitment,
     Phase::Resume,
     Phase::Readdress,

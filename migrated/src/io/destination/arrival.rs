@@ -164,7 +164,8 @@ impl Arrival {
 
     /// Journals a promise; it is durable when this returns.
     pub fn promise(&self, step: Step) -> Result<()> {
-        Ok(tokio::task::block_in_place(|| self.site.journal.append(self.record(step)))?)
+        tokio::task::block_in_place(|| self.site.journal.append(self.record(step)))?;
+        Ok(())
     }
 
     async fn try_to_start(&self, run: bool) -> Result<()> {

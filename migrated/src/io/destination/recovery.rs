@@ -95,7 +95,8 @@ fn promise(site: &Site, kept: &KeptArrival, step: Step) -> Result<()> {
         step,
         unix_ms: unix_ms(),
     };
-    Ok(tokio::task::block_in_place(|| site.journal.append(record))?)
+    tokio::task::block_in_place(|| site.journal.append(record))?;
+    Ok(())
 }
 
 /// The guest is this host's: it is started, if it has not been.

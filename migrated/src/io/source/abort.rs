@@ -7,52 +7,25 @@ use std::io;
 
 use nix::errno::Errno;
 
-use super::Run;
 use super::context::Context;
 use crate::io::qmp::QmpError;
-use crate::migration::{Event, Op};
 use crate::phase::Phase;
 use crate::report::{Abort, Cause, QmpRefusal, Report};
+use crate::source::Turn;
 
-impl Run {
-    /// Hands in what has happened, and keeps what led back.
-    pub(super) fn hand_in(&mut self, event: Event) {
-        self.follow(None, |run, now| run.migration.handle(event, now));
-    }
-
-    /// An operation has failed.
-    pub(super) fn hand_in_failure(&mut self, op: Op, error: &anyhow::Error) {
-        let event = Event::Failed(op, format!("{error:#}"));
-        self.follow(Some((op, error)), |run, now| run.migration.handle(event, now));
-    }
-
-    /// The phase may have lasted too long.
-    pub(super) fn hand_in_time(&mut self) {
-        self.follow(None, |run, now| run.migration.handle_timeout(now));
-    }
-
-    fn follow(
-        &mut self,
-        failed: Option<(Op, &anyhow::Error)>,
-        change: impl FnOnce(&mut Self, std::time::Duration),
-    ) {
-        let (before, now) = (self.migration.phase(), self.context.now());
-        change(self, now);
-        let after = self.migration.phase();
-        if after == before || !matches!(after, Phase::RollingBack | Phase::InDoubt) || self.abort.is_some() {
-            return;
-        }
-        // As it was shown: what is left in the same moment as it was entered was never there.
-        let phase = self.context.handle.status().phase;
-        let why = self.migration.reasons().last().map_or("", String::as_str);
-        self.abort = Some(match failed {
-            Some((op, error)) => Abort { operation: Some(op), causes: causes(error), ..Abort::of(phase, "") },
-            None => Abort::of(phase, why),
-        });
-    }
+/// The record of a migration that is over: what led back, and what was undone.
+pub(super) fn record(context: &Context, turn: Option<&Turn>, causes: Vec<Cause>) -> Abort {
+    let undone = std::mem::take(&mut context.known().undone);
+    let abort = match turn {
+        Some(turn) if turn.op.is_some() => Abort { operation: turn.op, causes, ..Abort::of(turn.phase, "") },
+        Some(turn) => Abort::of(turn.phase, &turn.reason),
+        None => Abort::of(Phase::RollingBack, "the daemon before this one has given it up"),
+    };
+    Abort { undone, ..abort }
 }
 
-fn causes(error: &anyhow::Error) -> Vec<Cause> {
+/// An error and what it comes of, as numbers and words.
+pub(super) fn causes(error: &anyhow::Error) -> Vec<Cause> {
     error.chain().map(cause).collect()
 }
 

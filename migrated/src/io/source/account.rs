@@ -28,16 +28,15 @@ impl Account {
     /// A phase has begun.
     pub fn enter(&mut self, phase: Phase, now: Duration) {
         self.entered.push((phase, now));
+        if phase.is_way_back() {
+            // The guest goes on: it will be paused again.
+            self.ram_raw_at_pause = None;
+        }
     }
 
     /// QEMU has paused the guest.
     pub fn note_pause(&mut self, ram_raw_bytes: u64) {
         self.ram_raw_at_pause.get_or_insert(ram_raw_bytes);
-    }
-
-    /// The guest goes on: it will be paused again.
-    pub fn forget_pause(&mut self) {
-        self.ram_raw_at_pause = None;
     }
 
     /// Keeps what blockd says, before it is ended.

@@ -19,7 +19,7 @@ use crate::convergence::TimeLimit;
 use crate::costs::{Costs, Tally};
 use crate::guest::{Disk as DiskOf, Guest};
 use crate::io::disk::{Disk, DiskError};
-use crate::io::journal_file::unix_ms;
+use crate::io::journal_file::{Durable, unix_ms};
 use crate::io::keys::Peer;
 use crate::io::link::Link;
 use crate::io::machine::Machine;
@@ -134,8 +134,8 @@ pub struct Known {
     pub is_taken_up: bool,
     /// Links so far: what an earlier one says does not count any more.
     pub links: u32,
-    /// The link over which the guest was handed over.
-    pub released_on: Option<u32>,
+    /// *Releasing* is durable, and was promised while the link of this number was there.
+    pub released: Option<(Durable, u32)>,
     /// Who carries the disks' streams into the link.
     pub carriers: Vec<AbortHandle>,
     /// The destination's daemon.
@@ -164,6 +164,8 @@ pub struct Known {
     pub events: Vec<(u64, String)>,
     /// The guest's packets were turned to the destination.
     pub is_switched: bool,
+    /// Why the guest's packets have not got their way back yet.
+    pub path_trouble: Option<anyhow::Error>,
     /// Something of its path could not be removed, which is tried again when the migration has ended.
     pub is_mended_later: bool,
     /// What was undone.
@@ -342,8 +344,15 @@ impl Context {
         known.round_trips += u32::from(known.costs.pauses.since().is_some());
     }
 
+    /// QEMU has sent the last memory.
+    pub fn note_final_pass(&self) {
+        let now = self.now();
+        let mut known = self.known();
+        known.final_pass_ms = known.costs.pauses.since().map_or(0, |since| ms(now.saturating_sub(since)));
+    }
+
     /// Journals a promise; it is durable when this returns.
-    pub fn promise(&self, step: Step) -> Result<()> {
+    pub fn promise(&self, step: Step) -> Result<Durable> {
         let record = Record {
             migration: self.handle.id().to_owned(),
             guest: self.guest.name.clone(),
@@ -352,7 +361,6 @@ impl Context {
             step,
             unix_ms: unix_ms(),
         };
-        tokio::task::block_in_place(|| self.site.journal.append(record))?;
-        Ok(())
+        Ok(tokio::task::block_in_place(|| self.site.journal.append(record))?)
     }
 }

@@ -34,8 +34,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How long one attempt may take.
 const ASK_LIMIT: Duration = Duration::from_secs(15);
 
-/// Looks a last time, and journals *releasing*.
-pub async fn release(context: &Arc<Context>) -> Result<()> {
+/// Looks a last time at the link and at QEMU (M7).
+pub async fn look_a_last_time(context: &Arc<Context>) -> Result<()> {
     let link = context.link()?;
     let now = link.status();
     if Duration::from_millis(now.quiet_ms) > FRESH {
@@ -47,12 +47,6 @@ pub async fn release(context: &Arc<Context>) -> Result<()> {
     if memory.status != "completed" {
         bail!("QEMU's migration is {} and not completed", memory.status);
     }
-    context.promise(Step::Releasing)?;
-    {
-        let mut known = context.known();
-        known.released_on = Some(known.links);
-    }
-    context.event("commitment: releasing is journalled");
     Ok(())
 }
 
@@ -60,6 +54,8 @@ pub async fn release(context: &Arc<Context>) -> Result<()> {
 pub async fn hand_over(context: &Arc<Context>) -> Result<bool> {
     let (generation, run) = {
         let known = context.known();
+        let (releasing, _) = known.released.context("nothing leaves before releasing is journalled")?;
+        assert_eq!(releasing.step(), Step::Releasing, "M2: the promise comes first");
         (known.generation, known.ran)
     };
     let request = Request::Take { migration: context.handle.id().to_owned(), generation, run };

@@ -15,7 +15,6 @@ use crate::io::host::boot_digests;
 use crate::io::link::{Link, LinkConfig};
 use crate::io::peer_channel::{PeerClient, PeerError};
 use crate::io::qmp::QmpError;
-use crate::journal::Step;
 use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, GivenAddresses, Notice, Request, Reserve, Reserved, takes_new_fields};
@@ -42,8 +41,8 @@ pub fn transport(send: &Send) -> Result<Option<Transport>, Failure> {
 }
 
 /// Looks at the guest, its disks and this host. What stands in the way is kept, to be said together with what the
-/// destination says (S0-25).
-pub async fn inspect(context: &Arc<Context>) -> Result<()> {
+/// destination says (S0-25). False: something does.
+pub async fn inspect(context: &Arc<Context>) -> Result<bool> {
     let state = context.machine.qmp().state().await?;
     let mut reasons = Vec::new();
     let ran = match state.as_str() {
@@ -68,7 +67,8 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
         Err(error) => reasons.push(format!("{error:#}")),
         Ok(()) => {}
     }
-    if reasons.is_empty() {
+    let can_move = reasons.is_empty();
+    if can_move {
         // An idle QEMU does not notice that its disk was restarted, and would hang in the pause.
         context.machine.wake_disks().await?;
     }
@@ -82,7 +82,7 @@ pub async fn inspect(context: &Arc<Context>) -> Result<()> {
     if !ran {
         context.event("the guest is paused, and will be at the destination");
     }
-    Ok(())
+    Ok(can_move)
 }
 
 /// Looks at the disks. Gives the newest generation of them and of the guest.
@@ -215,15 +215,10 @@ async fn listen(context: std::sync::Weak<Context>, link: u32, mut notices: mpsc:
     }
 }
 
-/// Has the destination look at itself, keep room, and start what receives.
-pub async fn reserve(context: &Arc<Context>) -> Result<()> {
-    // With reasons of this host's own it is asked only for its own.
-    let only_look = !context.known().reasons.is_empty();
+/// Has the destination look at itself, keep room, and start what receives. `only_look`: it is asked only for its reasons,
+/// because this host has some of its own.
+pub async fn reserve(context: &Arc<Context>, only_look: bool) -> Result<()> {
     let request = request(context, only_look).await?;
-    if !only_look {
-        context.keep_departure()?;
-        context.promise(Step::Begun)?;
-    }
     let reserved = ask(context, request).await?;
     context.event(format!("{}: reserved as {}", context.peer.name, reserved.reservation));
     let is_home = reserved.is_home;
@@ -336,11 +331,7 @@ pub async fn readdress(context: &Arc<Context>) -> Result<()> {
 }
 
 async fn rename(context: &Arc<Context>) -> Result<()> {
-    let is_same_link = {
-        let known = context.known();
-        known.released_on == Some(known.links)
-    };
-    if !is_same_link {
+    if !context.is_released_on_this_link().unwrap_or(false) {
         context.event("names: the destination sees to them, for the link was lost meanwhile");
         return Ok(());
     }

@@ -25,9 +25,9 @@ use crate::io::machine::Machine;
 use crate::io::registry::{Claim, Task};
 use crate::io::site::Site;
 use crate::journal::{Record, Step};
-use crate::migration::Migration;
 use crate::peer::{Answer, Request};
 use crate::recover::{AtSource, source as decide};
+use crate::source::Source;
 use crate::status::Status;
 use crate::trouble::Repeated;
 
@@ -100,7 +100,7 @@ fn take_up(site: &Arc<Site>, departure: Departure, next: AtSource) -> Result<(),
     context.event(format!("a new daemon takes it up: {}", words(next)));
     // There is no link yet: who waits for a word of the destination has to make one.
     context.heard.send_modify(|heard| heard.gone = true);
-    let migration = Migration::taken_up(next, limits(site), context.now());
+    let migration = Source::taken_up(next, limits(site), context.now());
     let migration = migration.expect("something is open");
     tokio::spawn(super::run(context, claim, migration));
     Ok(())
@@ -162,14 +162,15 @@ async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Depa
 }
 
 fn promise(site: &Site, departure: &Departure, step: Step) -> Result<()> {
-    Ok(site.journal.append(Record {
+    site.journal.append(Record {
         migration: departure.migration.clone(),
         guest: departure.guest.clone(),
         generation: departure.generation,
         peer: departure.to.clone(),
         step,
         unix_ms: unix_ms(),
-    })?)
+    })?;
+    Ok(())
 }
 
 /// Nothing is open, but the daemon ended before it had tidied up.

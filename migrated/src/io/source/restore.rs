@@ -13,7 +13,6 @@ use tokio::time::{sleep, timeout};
 
 use super::context::{Context, Heard};
 use super::{disks, path};
-use crate::journal::Step;
 use crate::peer::Request;
 use crate::qmp::{IO_ERROR, MigrateInfo};
 use crate::report::{PauseEnd, Undone};
@@ -31,8 +30,8 @@ const ASKED_EVERY: Duration = Duration::from_millis(10);
 /// How long the destination may take to be told. It cleans up by itself when it hears nothing.
 const ABORT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Restores the source; repeats until it is done, or QEMU has ended.
-pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
+/// Has the guest go on here; repeats until it does, or QEMU has ended.
+pub async fn restore(context: &Arc<Context>) {
     stop_memory(context);
     let mut repeated = Repeated::default();
     let path = loop {
@@ -46,10 +45,7 @@ pub async fn restore(context: &Arc<Context>, keep_disks: bool) {
         }
         sleep(AGAIN).await;
     };
-    if let Err(error) = context.promise(Step::RolledBack) {
-        context.warn(format!("{error:#}"));
-    }
-    rest(context, keep_disks, path).await;
+    context.known().path_trouble = path.err();
 }
 
 /// Has the guest go on here, and lets go of the link; the disks stay in step. What comes next is another attempt.
@@ -181,12 +177,13 @@ async fn give_memory_up(context: &Arc<Context>) -> Result<()> {
     Ok(())
 }
 
-/// What does not hold the guest up.
-async fn rest(context: &Arc<Context>, keep_disks: bool, path: Result<()>) {
+/// What does not hold the guest up: tells the destination, ends recording, removes tunnels.
+pub async fn call_off(context: &Arc<Context>, keep_copies: bool) {
     let client = context.client();
     if let Ok(client) = &client {
         let reason = context.handle.status().reasons.join("; ");
-        let told = timeout(ABORT_LIMIT, client.order(Request::Abort { reason, keep_disks })).await;
+        let told =
+            timeout(ABORT_LIMIT, client.order(Request::Abort { reason, keep_disks: keep_copies })).await;
         let is_told = matches!(told, Ok(Ok(())));
         context.undone(if is_told { Undone::DestinationTold } else { Undone::DestinationUnreached });
     } else if context.known().has_begun() {
@@ -200,9 +197,10 @@ async fn rest(context: &Arc<Context>, keep_disks: bool, path: Result<()>) {
         }
     }
     let has_tunnels = !context.known().tunnels.is_empty();
-    let removed = match path {
-        Ok(()) => path::remove(context).await,
-        Err(error) => Err(error),
+    let path_trouble = context.known().path_trouble.take();
+    let removed = match path_trouble {
+        None => path::remove(context).await,
+        Some(error) => Err(error),
     };
     match removed {
         Ok(()) if has_tunnels => context.undone(Undone::TunnelsRemoved),

@@ -12,8 +12,8 @@ use crate::convergence::TimeLimit;
 use crate::io::keys::Peer;
 use crate::io::registry::Task;
 use crate::io::site::Site;
-use crate::migration::{Limits, Migration};
 use crate::peer::DiskSize;
+use crate::source::{Limits, Source};
 use crate::status::Status;
 
 /// What became of an order.
@@ -66,7 +66,7 @@ pub async fn start(site: &Arc<Site>, send: Send) -> Result<Started, Failure> {
     if let Some(warning) = site.hold_points.warning() {
         context.warn(warning);
     }
-    let migration = Migration::new(limits(site), context.now());
+    let migration = Source::new(limits(site), context.now());
     tokio::spawn(run(context, claim, migration));
     Ok(Started::Migration(id))
 }

@@ -17,12 +17,12 @@ use crate::convergence::{Convergence, Look, Word};
 use crate::costs::DiskTally;
 use crate::io::disk::DiskError;
 use crate::link::Label;
-use crate::migration::Event;
 use crate::peer::Request;
-use crate::phase::Phase;
+use crate::phase::{Copies, LeftBy, Row};
 use crate::progress::{Progress, Series};
 use crate::qmp::MigrateInfo;
 use crate::quantity::{ms, time};
+use crate::source::Event;
 use crate::status::{DiskProgress, LinkProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 use crate::trouble::{Absence, Change, Trouble, of_a_gone_disk};
@@ -103,15 +103,10 @@ impl Eyes {
     }
 
     /// Says which disks fail, or no longer do. Gives why the migration cannot go on, once one has for too long.
-    fn heed(
-        &mut self,
-        context: &Arc<Context>,
-        phase: Phase,
-        disks: &[(String, DiskStatus)],
-    ) -> Option<String> {
+    fn heed(&mut self, context: &Arc<Context>, row: &Row, disks: &[(String, DiskStatus)]) -> Option<String> {
         let now = context.now();
         let wanted = Duration::from_millis(context.site.config.migration.disk_trouble_ms);
-        let limit = if phase == Phase::StopAndCopy { PAUSED_TROUBLE_LIMIT.min(wanted) } else { wanted };
+        let limit = if row.paused { PAUSED_TROUBLE_LIMIT.min(wanted) } else { wanted };
         let (from, to) = (&context.site.config.name, &context.peer.name);
         let mut given_up = None;
         for (id, status) in disks {
@@ -143,21 +138,19 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     if let Ok(link) = context.link() {
         context.hear_link(&link);
     }
-    let phase = context.handle.status().phase;
-    let (disks, all_answer) = ask_disks(context, eyes, phase, events).await;
+    let row = context.handle.status().phase.row();
+    let memory_goes = row.copies == Copies::Memory;
+    let (disks, all_answer) = ask_disks(context, eyes, row, events).await;
     let mut sample = Sample::default();
     disks.iter().for_each(|(_, status)| add_disk(&mut sample, status));
-    if matches!(phase, Phase::Bulk | Phase::PreCopy | Phase::StopAndCopy)
-        && let Some(reason) = eyes.heed(context, phase, &disks)
+    if row.copies > Copies::Nothing
+        && let Some(reason) = eyes.heed(context, row, &disks)
     {
         // Nobody listens any more once the migration has ended.
         let _ = events.send(Event::Broken(reason)).await;
     }
     let has_trouble = eyes.has_trouble(context.now());
-    let memory = match phase {
-        Phase::PreCopy | Phase::StopAndCopy => context.machine.qmp().query_migrate().await.ok(),
-        _ => None,
-    };
+    let memory = if memory_goes { context.machine.qmp().query_migrate().await.ok() } else { None };
     let carried = context.known().ram.as_ref().map_or((0, 0), |ram| ram.bytes());
     if let Some(memory) = &memory {
         eyes.ratio.push(carried.0, carried.1);
@@ -167,7 +160,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
     if let Some(link) = &link {
         note_link(context, &mut sample, link);
     }
-    if phase == Phase::PreCopy && all_answer {
+    if memory_goes && !row.paused && all_answer {
         let open = !has_trouble && ram_may_flow(&sample, context.options.max_downtime);
         if let Some(ram) = &context.known().ram {
             ram.set_open(open);
@@ -192,7 +185,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
             show_memory(&mut status.ram, memory, carried);
         }
         // Once the guest is paused, the prediction stays what it was: it is compared with what came of it.
-        if matches!(phase, Phase::Bulk | Phase::PreCopy) && !context.options.cold && all_answer {
+        if row.must_converge() && !context.options.cold && all_answer {
             status.predicted_downtime_ms = predict(&sample).map(|prediction| ms(prediction.total()));
         }
         eyes.progress.handle_sample(now, status);
@@ -202,7 +195,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         // Nobody listens any more once the migration has ended.
         let _ = events.send(event).await;
     }
-    let may_be_done = phase == Phase::Bulk && all_answer && !has_trouble;
+    let may_be_done = row.left_by == LeftBy::DisksNearlyDone && all_answer && !has_trouble;
     if may_be_done && disks_nearly_done(&sample, context.options.ram_start) {
         // The machine is asked no more once it has ended.
         let _ = events.send(Event::DisksNearlyDone).await;
@@ -214,7 +207,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
 async fn ask_disks(
     context: &Context,
     eyes: &mut Eyes,
-    phase: Phase,
+    row: &Row,
     events: &mpsc::Sender<Event>,
 ) -> (Vec<(String, DiskStatus)>, bool) {
     let (mut disks, mut bulk, mut all_answer) = (Vec::new(), BTreeSet::new(), true);
@@ -222,7 +215,7 @@ async fn ask_disks(
         let found = context.look_at(&described.id, &disk).await;
         let is_there = !found.as_ref().is_err_and(DiskError::is_gone);
         let absence = eyes.absences.entry(described.id.clone()).or_default();
-        if absence.handle_look(context.now(), is_there) && phase <= Phase::StopAndCopy {
+        if absence.handle_look(context.now(), is_there) && row.cancellable {
             // Nobody listens any more once the migration has ended.
             let _ = events.send(Event::Broken(of_a_gone_disk(&context.guest.name, &described.id))).await;
         }
@@ -260,7 +253,7 @@ fn seen(context: &Context, status: &Status) -> Look {
         is_link_up: status.link.up && context.known().link.is_some(),
         is_suspended: context.options.cold,
         disk_left_bytes: status.disks.iter().map(|disk| disk.left_bytes).sum(),
-        ram_left_bytes: if status.phase == Phase::PreCopy {
+        ram_left_bytes: if status.phase.row().copies == Copies::Memory {
             ram.left_bytes
         } else {
             context.guest.memory_mib << 20
@@ -316,11 +309,11 @@ fn show_memory(shown: &mut RamProgress, found: &MigrateInfo, (raw_bytes, sent_by
 
 /// Lets the destination show the same numbers; its answer is nobody's business.
 fn mirror(context: &Arc<Context>) {
-    if let Ok(client) = context.client() {
-        let mut status = context.handle.status();
-        status.report = None;
+    if let Ok(client) = context.client()
+        && let Some(request) = Request::mirror(context.handle.status())
+    {
         context.spawn(async move {
-            let _ = client.call(Request::Mirror(Box::new(status))).await;
+            let _ = client.call(request).await;
         });
     }
 }

@@ -1,9 +1,9 @@
-//! The source's operations, carried out in simulated time; what they bring goes back to the product's `Migration`.
+//! The source's operations, carried out in simulated time; what they bring goes back to the product's `Source`.
 
 use migrated::journal::Step;
-use migrated::migration::{Action, Event, Migration, Op};
-use migrated::phase::Phase;
+use migrated::phase::{OnLostLink, Op, Phase, Promise};
 use migrated::recover::{self, AtSource};
+use migrated::source::{Action, Cause, Event, Failure, Notice, Source};
 
 use super::happening::{Happening, Stretch};
 use super::simulation::{LIMITS, Simulation};
@@ -24,7 +24,7 @@ impl Simulation {
 
     /// Does what the migration wants done.
     pub fn act(&mut self) {
-        while let Some(action) = self.migration.as_mut().and_then(Migration::poll_action) {
+        while let Some(action) = self.migration.as_mut().and_then(Source::poll_action) {
             self.note(format!("  {action:?}"));
             match action {
                 Action::Enter(phase) => {
@@ -32,20 +32,21 @@ impl Simulation {
                     self.seen.again += u64::from(phase == Phase::Recovering);
                     self.seen.in_doubt += u64::from(phase == Phase::InDoubt);
                 }
-                Action::Start(op) => self.start(op),
+                Action::Start(op, promise) => self.start(op, promise),
                 Action::StopAll => self.turn += 1,
+                Action::NotePause | Action::Note(_) | Action::Warn(_) => {}
             }
         }
         self.follow();
         let outcome = self.migration.as_ref().filter(|migration| migration.phase().is_final());
-        if let Some(outcome) = outcome.and_then(Migration::outcome) {
+        if let Some(outcome) = outcome.and_then(Source::outcome) {
             self.end(outcome);
         }
     }
 
     /// Somebody cancels. Accepted, it ends the copy at once; refused, it changes nothing.
     pub fn cancel(&mut self) {
-        let phase = |simulation: &Self| simulation.migration.as_ref().map(Migration::phase);
+        let phase = |simulation: &Self| simulation.migration.as_ref().map(Source::phase);
         let before = phase(self);
         self.tell(Event::Cancelled);
         let after = phase(self);
@@ -63,10 +64,15 @@ impl Simulation {
     }
 
     fn fail(&mut self, op: Op, why: &str) {
-        self.tell(Event::Failed(op, why.to_owned()));
+        self.tell(Event::Failed(op, Failure { why: why.to_owned(), cause: Cause::Other }));
     }
 
-    fn start(&mut self, op: Op) {
+    /// Its promise is made when it begins, or with what it brings: both long before the next thing that can happen.
+    fn start(&mut self, op: Op, promise: Option<Promise>) {
+        if let Some(Promise::Before(step) | Promise::IfPossible(step)) = promise {
+            self.has_begun |= step == Step::Begun;
+            self.state.promise(step);
+        }
         let (turn, most_ms) = (self.turn, most_ms(op));
         let later = 1 + self.a_while(most_ms);
         self.after(later, Happening::Goes(turn, op, Stretch::Deed));
@@ -98,8 +104,6 @@ impl Simulation {
         match op {
             Op::Connect => self.connect(),
             Op::Reserve => {
-                self.state.promise(Step::Begun);
-                self.has_begun = true;
                 self.say(Word::Reserve);
                 self.after(60_000, Happening::Goes(self.turn, op, Stretch::Unanswered));
             }
@@ -132,10 +136,6 @@ impl Simulation {
             }
             Op::AwaitRunning if self.heard.1 => self.finish(op),
             Op::AskVerdict | Op::AwaitRunning => self.ask(op),
-            Op::Fence => {
-                self.state.promise(Step::Released);
-                self.later(100, op, Stretch::End);
-            }
             Op::Readdress => {
                 self.say(Word::Readdress);
                 self.later(1_000, op, Stretch::End);
@@ -147,7 +147,11 @@ impl Simulation {
                 }
                 self.later(500, op, Stretch::End);
             }
-            Op::Inspect | Op::PreparePath | Op::StartRam | Op::SwitchPath | Op::CleanUp => {
+            Op::CallOff => {
+                self.say(Word::Abort);
+                self.later(100, op, Stretch::End);
+            }
+            Op::Inspect | Op::PreparePath | Op::StartRam | Op::SwitchPath | Op::Fence | Op::CleanUp => {
                 self.later(100, op, Stretch::End);
             }
         }
@@ -163,10 +167,6 @@ impl Simulation {
             Op::Retreat => {
                 self.state.source.linked = false;
                 self.heard = (false, false);
-            }
-            Op::Restore => {
-                self.state.promise(Step::RolledBack);
-                self.say(Word::Abort);
             }
             _ => {}
         }
@@ -250,12 +250,16 @@ impl Simulation {
         self.state.source.linked = false;
         let Some(migration) = &self.migration else { return };
         match migration.phase() {
-            Phase::Commitment => {
-                self.tell(Event::LinkLost("the link ended".into()));
-            }
             Phase::InDoubt => self.ask_anew(Op::AskVerdict),
             Phase::Resume => self.ask_anew(Op::AwaitRunning),
-            phase if phase.row().begins_again => self.tell(Event::LinkLost("the link ended".into())),
+            Phase::Commitment => {
+                let failure =
+                    Failure { why: "no answer".into(), cause: Cause::Link("the link ended".into()) };
+                self.tell(Event::Failed(Op::HandOver, failure));
+            }
+            phase if phase.row().on_lost_link != OnLostLink::Fail => {
+                self.tell(Event::Notice(Notice::PeerGone("the link ended".into())));
+            }
             _ => {}
         }
     }
@@ -267,10 +271,7 @@ impl Simulation {
 
     /// The source's QEMU has ended.
     pub fn see_qemu_end(&mut self) {
-        let early = self.migration.as_ref().is_some_and(|it| it.phase() <= Phase::StopAndCopy);
-        if early {
-            self.tell(Event::Broken("the guest's QEMU has ended".into()));
-        }
+        self.tell(Event::Notice(Notice::QemuEnded));
     }
 
     /// A new daemon takes up what its journal says.
@@ -286,7 +287,7 @@ impl Simulation {
                 self.state.source.disk.sealed = 0;
                 self.state.promise(Step::RolledBack);
             }
-            next => self.migration = Migration::taken_up(next, LIMITS, self.now),
+            next => self.migration = Source::taken_up(next, LIMITS, self.now),
         }
         self.act();
     }

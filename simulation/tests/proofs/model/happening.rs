@@ -1,6 +1,6 @@
 //! What happens at its time in a simulated migration.
 
-use migrated::migration::Op;
+use migrated::phase::Op;
 
 use super::wire::Said;
 use super::world::{Part, Side};

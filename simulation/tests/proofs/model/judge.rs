@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use migrated::journal::Step;
-use migrated::migration::Migration;
 use migrated::phase::Phase;
+use migrated::source::Source;
 
 use super::simulation::{LIMITS, Simulation};
 use super::state::Machine;
@@ -52,7 +52,7 @@ impl Simulation {
         if self.seen.misled > 0 {
             return Err("a cancel was neither accepted nor refused".into());
         }
-        let phase = self.migration.as_ref().map(Migration::phase);
+        let phase = self.migration.as_ref().map(Source::phase);
         let goes_back = matches!(phase, Some(Phase::Recovering | Phase::RollingBack));
         let stands = matches!(self.state.source.machine, Machine::Paused(_));
         self.goes_on_since = (goes_back && stands).then(|| self.goes_on_since.unwrap_or(self.now));

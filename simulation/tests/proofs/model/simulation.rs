@@ -1,7 +1,7 @@
-//! Whole migrations with time in them, each from a seed: the product's `Migration` decides at the source.
+//! Whole migrations with time in them, each from a seed: the product's `Source` decides at the source.
 //!
 //! ```text
-//!  Migration ── start(op) ──► operations that take a while ─┐
+//!  Source ───── start(op) ──► operations that take a while ─┐
 //!      ▲ finished, failed, lost, verdict, time              │ queue of what happens when
 //!      └────────────────────────────────────────────────────┤
 //!  destination, journals, disks, machines: as in the model ◄┘
@@ -17,8 +17,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use migrated::migration::{Event, Limits, Migration};
 use migrated::phase::{Outcome, Phase};
+use migrated::source::{Event, Limits, Notice, Source};
 use simulation::rng::Rng;
 
 use super::happening::Happening;
@@ -66,7 +66,7 @@ pub struct Simulation {
     /// Both sides.
     pub state: State,
     /// The source's decisions, while there is a migration and a daemon.
-    pub migration: Option<Migration>,
+    pub migration: Option<Source>,
     /// Which operations are heard.
     pub turn: u32,
     /// The migration's number has been begun before: a link is tried for until it is there.
@@ -174,7 +174,7 @@ impl Simulation {
     /// Lets the next thing happen. False: nothing will.
     fn next(&mut self) -> bool {
         let first = self.queue.first_key_value().map(|((at, _), _)| *at);
-        let timeout = self.migration.as_ref().and_then(Migration::poll_timeout);
+        let timeout = self.migration.as_ref().and_then(Source::poll_timeout);
         match (first, timeout) {
             (None, None) => return false,
             (first, Some(timeout)) if first.is_none_or(|first| timeout <= first) => {
@@ -221,7 +221,7 @@ impl Simulation {
             }
             Happening::Fails(link) => {
                 if self.state.source.linked && self.state.links == link && link > self.dead {
-                    self.tell(Event::Broken("it has failed there".into()));
+                    self.tell(Event::Notice(Notice::PeerFailed("it has failed there".into())));
                 }
             }
             Happening::Arrives(said) => self.arrive(said),
@@ -272,7 +272,7 @@ impl Simulation {
         if is_free && self.migration.is_none() && source.daemon.is_some() && source.number < 3 {
             self.state.begin();
             self.has_begun = false;
-            self.migration = Some(Migration::new(LIMITS, self.now));
+            self.migration = Some(Source::new(LIMITS, self.now));
             self.act();
         }
     }

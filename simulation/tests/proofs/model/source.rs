@@ -1,6 +1,6 @@
 //! The source's daemon: what it does, and what it makes of what it hears.
 //!
-//! The order of its steps is the product's (`migrated::migration::PLAN`, `io::source`); what it does after a restart
+//! The order of its steps is the product's (`migrated::phase::TABLE`, `io::source`); what it does after a restart
 //! is asked of `migrated::recover`, whether a guest may be started of `migrated::journal`.
 
 use migrated::journal::{Step, handed_over};

@@ -1,8 +1,6 @@
-//! What is done in which phase, and after what: one table.
+//! The operations of the source: what is done to the world, each in the phase that the table says.
 
 use serde::{Deserialize, Serialize};
-
-use crate::phase::Phase;
 
 /// One thing that is done to the world; `io::source` knows how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,7 +28,7 @@ pub enum Op {
     FinishRam,
     /// Wait until the destination's QEMU holds the whole guest.
     AwaitLoaded,
-    /// Make sure that the link answers (M7), and journal *releasing*.
+    /// Make sure that the link answers and that QEMU has sent everything (M7).
     Release,
     /// Have the destination take the guest.
     HandOver,
@@ -46,8 +44,10 @@ pub enum Op {
     CleanUp,
     /// Have the guest go on here, and let go of the link; its disks stay in step.
     Retreat,
-    /// Make everything as it was, whatever was done.
+    /// Have the guest go on here as it was, whatever was done.
     Restore,
+    /// Tell the destination that the guest does not come, and end recording and tunnels.
+    CallOff,
 }
 
 impl Op {
@@ -74,57 +74,7 @@ impl Op {
             Op::CleanUp => "clean-up",
             Op::Retreat => "retreat",
             Op::Restore => "restore",
-        }
-    }
-}
-
-/// When an operation starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Planned {
-    /// The phase that it belongs to.
-    pub phase: Phase,
-    /// The operation.
-    pub op: Op,
-    /// Operations of the same phase that come before it.
-    pub after: &'static [Op],
-}
-
-/// Every operation of every phase.
-pub const PLAN: [Planned; 20] = [
-    planned(Phase::PreMigration, Op::Inspect, &[]),
-    planned(Phase::Connect, Op::Connect, &[]),
-    planned(Phase::Reservation, Op::Reserve, &[]),
-    planned(Phase::Bulk, Op::Replicate, &[]),
-    planned(Phase::Bulk, Op::PreparePath, &[]),
-    planned(Phase::PreCopy, Op::StartRam, &[]),
-    planned(Phase::PreCopy, Op::AwaitPause, &[Op::StartRam]),
-    planned(Phase::StopAndCopy, Op::SwitchPath, &[]),
-    planned(Phase::StopAndCopy, Op::Seal, &[]),
-    planned(Phase::StopAndCopy, Op::FinishRam, &[]),
-    planned(Phase::StopAndCopy, Op::AwaitLoaded, &[]),
-    planned(Phase::Commitment, Op::Release, &[]),
-    planned(Phase::Commitment, Op::HandOver, &[Op::Release]),
-    planned(Phase::InDoubt, Op::AskVerdict, &[]),
-    planned(Phase::Resume, Op::AwaitRunning, &[]),
-    planned(Phase::Readdress, Op::Fence, &[]),
-    planned(Phase::Readdress, Op::Readdress, &[]),
-    planned(Phase::Readdress, Op::CleanUp, &[Op::Fence]),
-    planned(Phase::Recovering, Op::Retreat, &[]),
-    planned(Phase::RollingBack, Op::Restore, &[]),
-];
-
-const fn planned(phase: Phase, op: Op, after: &'static [Op]) -> Planned {
-    Planned { phase, op, after }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::PLAN;
-
-    #[test]
-    fn an_operation_is_written_as_it_is_named() {
-        for planned in &PLAN {
-            assert_eq!(serde_json::to_string(&planned.op).unwrap(), format!("{:?}", planned.op.name()));
+            Op::CallOff => "call-off",
         }
     }
 }
