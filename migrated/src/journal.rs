@@ -132,6 +132,52 @@ pub fn is_from(records: &[Record], migration: &str, peer: &str) -> bool {
     records.all(|record| record.peer == peer && !own.contains(&record.step))
 }
 
+/// What a host has written about one migration, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account(Vec<Record>);
+
+impl Account {
+    /// That of a migration.
+    pub fn of(records: &[Record], migration: &str) -> Self {
+        Self(records.iter().filter(|record| record.migration == migration).cloned().collect())
+    }
+
+    /// What was written last.
+    pub fn last(&self) -> Option<&Record> {
+        self.0.last()
+    }
+
+    /// The last promise.
+    pub fn last_step(&self) -> Option<Step> {
+        self.last().map(|record| record.step)
+    }
+
+    /// The guest for which room was kept.
+    pub fn reserved_guest(&self) -> Option<&str> {
+        self.0.iter().find(|record| record.step == Step::Reserved).map(|record| record.guest.as_str())
+    }
+
+    /// Whether this host has ever promised, as a destination, that the guest is its own.
+    pub fn was_taken(&self) -> bool {
+        self.0.iter().any(|record| matches!(record.step, Step::Taken | Step::Started))
+    }
+
+    /// Whether the guest may have run here, and is here.
+    pub fn has_started(&self) -> bool {
+        matches!(self.last_step(), Some(Step::Started | Step::Done))
+    }
+
+    /// Whether `peer` may have a say about it as the guest's source ([`is_from`]).
+    pub fn is_from(&self, peer: &str) -> bool {
+        self.0.first().is_none_or(|record| is_from(&self.0, &record.migration, peer))
+    }
+
+    /// Whether the guest moved between `peer` and here, in either direction, or nothing is written.
+    pub fn is_shared_with(&self, peer: &str) -> bool {
+        self.0.iter().all(|record| record.peer == peer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,6 @@ pub mod switchover;
 pub mod convergence;
 pub mod trouble;
 pub mod source;
-pub mod incoming;
+pub mod destination;
 
 pub mod io;

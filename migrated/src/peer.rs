@@ -142,6 +142,26 @@ impl Request {
         (mirrored.phase != Phase::Releasing).then(|| Request::Mirror(Box::new(mirrored)))
     }
 
+    /// The number of the migration that it names, if it names one.
+    pub fn migration(&self) -> Option<&str> {
+        match self {
+            Request::Reserve(wanted) => Some(&wanted.migration),
+            Request::Take { migration, .. }
+            | Request::Verdict { migration, .. }
+            | Request::Consult { migration }
+            | Request::Concluded { migration }
+            | Request::TakenBack { migration, .. } => Some(migration),
+            Request::PathPrepare(_)
+            | Request::PathTry(_)
+            | Request::PathSwitch {}
+            | Request::PathBack {}
+            | Request::Readdress {}
+            | Request::Introduce {}
+            | Request::Abort { .. }
+            | Request::Mirror(_) => None,
+        }
+    }
+
     /// Its name on the wire.
     pub fn name(&self) -> &'static str {
         match self {

@@ -36,6 +36,14 @@ impl Qmp {
         line["return"].take()
     }
 
+    /// Has QEMU end. It may be gone before it has answered.
+    pub fn quit(mut self) {
+        writeln!(self.lines.get_mut(), "{}", json!({ "execute": "quit" })).expect("write to the monitor");
+        let mut rest = String::new();
+        // Whatever it says, and however that ends: it is the last of it.
+        while self.lines.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+    }
+
     /// Try a command that has to be refused; QEMU's words.
     #[track_caller]
     pub fn refused(&mut self, command: &str, arguments: Value) -> String {

@@ -1,20 +1,19 @@
 //! The destination's side of a migration, done: one visit a link, its requests one after another.
 //!
 //! ```text
-//! link ─┬─ control ─► requests ─► arrival (machine, disks, tunnels) ─► answers, notices
+//! link ─┬─ control ─► requests ─► crate::destination ─► perform: arrival (machine, disks, tunnels) ─► answers, notices
 //!       ├─ disk n  ◄──► blockd's replica socket
 //!       └─ ram     ───► QEMU's incoming socket
 //! ```
 //!
-//! When the link ends before the guest was taken, everything is given up; after that it is started whatever the link
-//! does (M2). Which request is allowed when stands in `incoming`.
+//! It decides neither what is allowed nor what comes next: what happens goes to the decider as it is.
 
 mod arrival;
 mod names;
 mod reserve;
 mod recovery;
 mod taken_back;
-mod promises;
+mod perform;
 pub mod ports;
 mod trial;
 
@@ -28,19 +27,16 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
-use crate::incoming::{Stage, allow};
+use crate::destination::{Destination, Event};
 use crate::io::link::{Channel, Link, copy_both};
 use crate::io::machine::Machine;
 use crate::io::peer_channel::{PeerServer, PeerWriter};
 use crate::io::ram::receive;
 use crate::io::site::Site;
 use crate::link::Label;
-use crate::peer::{Answer, Asked, Notice, Request};
-use crate::phase::{Outcome, Phase};
-use crate::report::Report;
-use crate::status::Status;
+use crate::peer::{Answer, Asked};
 
-use self::arrival::{Arrival, Start, report_of};
+use self::arrival::Arrival;
 use self::ports::{Ports, loaded};
 use self::trial::Trial;
 
@@ -75,36 +71,27 @@ async fn visit(site: Arc<Site>, link: Link) -> Result<()> {
         bail!("its first channel is {label:?} and not the control channel");
     }
     let server = PeerServer::start(channel);
-    let writer = server.writer();
-    let mut visit = Visit {
-        site,
-        link,
-        writer,
-        stage: Stage::Nothing,
-        arrival: None,
-        relays: JoinSet::new(),
-        is_readdressed: false,
-        replaced: None,
-        ports: None,
-        trial: None,
-    };
-    let ended = visit.run(server).await;
-    visit.leave("the link ended").await;
+    let decider = Destination::new(link.peer());
+    let mut visit = Visit::new(site, link.peer().to_owned(), decider, Some(server.writer()));
+    let ended = visit.run(&link, server).await;
+    let why = if visit.is_replaced { "the source has begun anew, or given up" } else { "the link ended" };
+    visit.handle(Event::LinkEnded(why.to_owned())).await;
     ended
 }
 
-/// One source's visit.
+/// One source's visit. One that a daemon takes up that was started anew has no link.
 struct Visit {
     site: Arc<Site>,
-    link: Link,
-    writer: PeerWriter,
-    stage: Stage,
+    peer: String,
+    decider: Destination,
+    /// None: there is no link, and nobody to be told.
+    writer: Option<PeerWriter>,
     arrival: Option<Arrival>,
     relays: JoinSet<()>,
-    /// The source has asked for the names to lead here.
-    is_readdressed: bool,
     /// Told when the source begins anew, or has nothing left to ask for.
     replaced: Option<Arc<Notify>>,
+    /// It was.
+    is_replaced: bool,
     /// Of what is to come.
     ports: Option<Ports>,
     /// Of a guest that was only looked at.
@@ -112,142 +99,88 @@ struct Visit {
 }
 
 impl Visit {
-    async fn run(&mut self, mut server: PeerServer) -> Result<()> {
+    fn new(site: Arc<Site>, peer: String, decider: Destination, writer: Option<PeerWriter>) -> Self {
+        Self {
+            site,
+            peer,
+            decider,
+            writer,
+            arrival: None,
+            relays: JoinSet::new(),
+            replaced: None,
+            is_replaced: false,
+            ports: None,
+            trial: None,
+        }
+    }
+
+    async fn run(&mut self, link: &Link, mut server: PeerServer) -> Result<()> {
         loop {
-            let awaits_memory = self.stage == Stage::Reserved;
             let machine = self.arrival.as_ref().map(|arrival| arrival.machine.clone());
-            let watched = machine.clone();
-            let (replaced, ports) = (self.replaced.clone(), self.ports.clone());
+            let expected = machine.clone().zip(self.ports.clone()).filter(|_| self.decider.awaits_memory());
+            let watched = machine.filter(|_| self.decider.watches_qemu());
+            let replaced = self.replaced.clone().filter(|_| self.decider.may_be_replaced());
             tokio::select! {
-                () = async { replaced.expect("it is there in these stages").notified().await },
-                    if self.replaced.is_some() && matches!(self.stage, Stage::Reserved | Stage::Loaded | Stage::Running) =>
-                {
-                    if self.stage < Stage::Taken {
-                        self.give_up("the source has begun anew, or given up", true).await;
-                    }
+                Some(()) = when(replaced, async |replaced| replaced.notified().await) => {
+                    self.is_replaced = true;
                     return Ok(());
                 }
                 // Whatever became of its source: the guest is here, and others may do something with it.
-                () = quiet(&self.link), if self.stage == Stage::Running => return Ok(()),
+                () = quiet(link), if self.decider.ends_when_quiet() => return Ok(()),
                 call = server.next() => match call {
-                    Some(asked) => self.handle(asked).await?,
+                    Some(asked) => self.handle_asked(asked).await?,
                     None => return Ok(()),
                 },
-                accepted = self.link.accept() => {
+                accepted = link.accept() => {
                     let (label, channel) = accepted?;
                     self.connect(label, channel).await?;
                 }
-                loaded = async { loaded(&machine.expect("it is there"), &ports.expect("so are its ports")).await },
-                    if awaits_memory && self.arrival.is_some() =>
-                {
-                    self.handle_memory(loaded).await?;
+                Some(loaded) = when(expected, async |(machine, ports)| loaded(&machine, &ports).await) => {
+                    self.handle(Event::Loaded(loaded.map_err(|error| format!("{error:#}")))).await;
                 }
-                () = async { watched.as_ref().expect("it is there in these stages").qmp().closed().await },
-                    if watched.is_some() && self.stage == Stage::Loaded =>
-                {
-                    self.fail("the destination's QEMU has ended").await?;
+                Some(()) = when(watched, async |machine| machine.qmp().closed().await) => {
+                    self.handle(Event::QemuEnded).await;
                 }
             }
         }
     }
 
-    async fn handle(&mut self, asked: Asked) -> Result<()> {
-        let call = match asked {
-            Asked::Call(call) => call,
-            Asked::Unknown { id, reason } => {
-                tracing::warn!(source = self.link.peer(), reason, "a request is refused");
-                return Ok(self.writer.answer(id, Answer::Refused { reasons: vec![reason] }).await?);
+    async fn handle_asked(&mut self, asked: Asked) -> Result<()> {
+        match asked {
+            Asked::Call(call) => {
+                let account = call.request.migration().map(|migration| self.site.journal.account(migration));
+                let (id, request) = (call.id, Box::new(call.request));
+                self.handle(Event::Asked { id, request, account: account.unwrap_or_default() }).await;
             }
-        };
-        let answer = match allow(self.stage, &call.request) {
-            Ok(()) => self.perform(call.id, call.request).await,
-            Err(reason) => Some(match call.request {
-                Request::Take { migration, generation, .. } => self.refuse(migration, generation, reason),
-                _ => Answer::Refused { reasons: vec![reason] },
-            }),
-        };
-        if let Some(answer) = answer {
-            self.writer.answer(call.id, answer).await?;
+            Asked::Unknown { id, reason } => {
+                tracing::warn!(source = self.peer, reason, "a request is refused");
+                self.answer(id, Answer::Refused { reasons: vec![reason] }).await;
+            }
         }
         Ok(())
     }
 
-    /// Does what a request asks for. None: it has been answered already.
-    async fn perform(&mut self, id: u64, request: Request) -> Option<Answer> {
-        let done = |result: Result<()>| match result {
-            Ok(()) => Answer::Done {},
-            Err(error) => Answer::Refused { reasons: vec![format!("{error:#}")] },
-        };
-        self.site.hold_points.pass(&format!("destination-{}", request.name())).await;
-        Some(match request {
-            Request::Reserve(wanted) => self.reserve(*wanted).await,
-            Request::PathPrepare(order) => match self.arrival.as_mut() {
-                Some(arrival) => done(arrival.prepare_path(&order).await),
-                None => nothing_reserved(),
-            },
-            Request::PathTry(order) => match self.trial.as_mut() {
-                Some(trial) => done(trial.make(&order).await),
-                None => nothing_reserved(),
-            },
-            Request::PathSwitch {} => match &self.arrival {
-                Some(arrival) => done(arrival.switch_path().await),
-                None => nothing_reserved(),
-            },
-            Request::PathBack {} => match &self.arrival {
-                Some(arrival) => done(arrival.switch_path_back().await),
-                None => nothing_reserved(),
-            },
-            Request::Take { migration, generation, run } => {
-                return self.take(id, &migration, generation, run).await;
-            }
-            Request::Verdict { migration, generation } => self.verdict(migration, generation),
-            Request::Concluded { migration } => done(self.conclude(&migration).await),
-            Request::Consult { migration } => {
-                Answer::Consulted { promised: self.site.journal.last_step(&migration) }
-            }
-            Request::Introduce {} => Answer::Introduced { version: env!("CARGO_PKG_VERSION").to_owned() },
-            Request::TakenBack { migration, guest, generation } => {
-                done(taken_back::obey(&self.site, self.link.peer(), &migration, &guest, generation).await)
-            }
-            Request::Readdress {} => match &self.arrival {
-                Some(arrival) => {
-                    self.is_readdressed = true;
-                    let (names, troubles) = names::readdress(arrival).await;
-                    Answer::Readdressed { names, troubles }
-                }
-                None => nothing_reserved(),
-            },
-            Request::Abort { reason, keep_disks } => {
-                self.give_up(&reason, keep_disks).await;
-                Answer::Done {}
-            }
-            Request::Mirror(status) => {
-                self.mirror(*status);
-                Answer::Done {}
-            }
-        })
+    /// Tells the decider what happened, and does what comes of it.
+    async fn handle(&mut self, event: Event) {
+        self.decider.handle(event);
+        self.act().await;
     }
 
-    async fn reserve(&mut self, wanted: crate::peer::Reserve) -> Answer {
-        let looked = wanted.dry_run.then(|| Trial::new(&self.site, wanted.clone()));
-        match reserve::reserve(&self.site, self.link.peer(), wanted).await {
-            Ok(reserve::Kept::Looked(reserved)) => {
-                self.end_trial().await;
-                self.trial = looked;
-                Answer::Reserved(reserved)
+    /// Does what is to be done, one thing after another.
+    async fn act(&mut self) {
+        while let Some(action) = self.decider.poll_action() {
+            if let Some(event) = self.perform(action).await {
+                self.decider.handle(event);
             }
-            Ok(reserve::Kept::Arrival(arrival)) => {
-                let reserved = arrival.reserved.clone();
-                self.replaced = Some(self.site.note_arrival(&arrival.reserve.guest.name, &arrival.source));
-                self.ports = Some(Ports::of(&arrival.machine));
-                self.arrival = Some(*arrival);
-                self.stage = Stage::Reserved;
-                Answer::Reserved(reserved)
-            }
-            Err(reasons) => {
-                tracing::warn!(source = self.link.peer(), ?reasons, "a guest is refused");
-                Answer::Refused { reasons }
-            }
+        }
+    }
+
+    /// Whether it is heard changes nothing: a link that does not carry it has ended.
+    async fn answer(&self, id: u64, answer: Answer) {
+        if let Some(writer) = &self.writer
+            && let Err(error) = writer.answer(id, answer).await
+        {
+            tracing::debug!(source = self.peer, %error, "an answer does not leave");
         }
     }
 
@@ -290,89 +223,13 @@ impl Visit {
         }
         Ok(())
     }
+}
 
-    async fn handle_memory(&mut self, loaded: Result<()>) -> Result<()> {
-        match loaded {
-            Ok(()) => {
-                self.stage = Stage::Loaded;
-                Ok(self.writer.notice(Notice::Loaded {}).await?)
-            }
-            Err(error) => self.fail(&format!("{error:#}")).await,
-        }
-    }
-
-    /// The guest cannot come: says so, and gives up.
-    async fn fail(&mut self, reason: &str) -> Result<()> {
-        self.give_up(reason, true).await;
-        Ok(self.writer.notice(Notice::Failed { reason: reason.to_owned() }).await?)
-    }
-
-    async fn give_up(&mut self, reason: &str, keep_disks: bool) {
-        self.stage = Stage::Over;
-        self.relays.abort_all();
-        self.end_trial().await;
-        self.replaced = None;
-        if let Some(arrival) = self.arrival.take() {
-            let name = arrival.reserve.guest.name.clone();
-            let handle = arrival.handle.clone();
-            let status = handle.status();
-            let abort = arrival.give_up(reason, keep_disks).await;
-            self.site.forget_arrival(&name);
-            let report = report_of(&status, Outcome::RolledBack, vec![reason.to_owned()]);
-            handle.end(Report { abort: Some(abort), ..report });
-        }
-    }
-
-    async fn end_trial(&mut self) {
-        if let Some(trial) = self.trial.take() {
-            trial.end().await;
-        }
-    }
-
-    async fn start(&mut self, run: bool) {
-        let arrival = self.arrival.as_ref().expect("it was taken");
-        if let Start::HandedBack(reason) = arrival.start(run).await {
-            self.give_up(&reason, false).await;
-            let _ = self.writer.notice(Notice::Failed { reason }).await;
-            return;
-        }
-        self.stage = Stage::Running;
-        let _ = self.writer.notice(Notice::Running {}).await;
-        let _ = arrival.handle.enter(Phase::Readdress);
-        self.relays.abort_all();
-        // What fails now is done again when the source says that all is over, or by the daemon after this one.
-        if let Err(error) = arrival.settle().await {
-            arrival.say_unsettled(&error);
-        }
-    }
-
-    fn mirror(&self, source: Status) {
-        let Some(arrival) = &self.arrival else { return };
-        arrival.handle.update(|status| {
-            *status = Status { incoming: true, id: status.id.clone(), report: None, outcome: None, ..source };
-        });
-    }
-
-    /// The link has ended.
-    async fn leave(mut self, reason: &str) {
-        if self.stage < Stage::Taken {
-            self.give_up(reason, true).await;
-        } else {
-            self.let_go().await;
-        }
-    }
-
-    /// The guest is here, and its source asks for nothing more: others may do something with it.
-    async fn let_go(&mut self) {
-        self.stage = Stage::Over;
-        self.replaced = None;
-        if let Some(arrival) = self.arrival.take() {
-            self.site.forget_arrival(&arrival.reserve.guest.name);
-            if !self.is_readdressed {
-                names::readdress_unasked(&arrival).await;
-            }
-            arrival.end_well().await;
-        }
+/// What comes of `wait` with something, where it is there. Where it is not, nothing ever does.
+async fn when<T, R>(what: Option<T>, wait: impl AsyncFnOnce(T) -> R) -> Option<R> {
+    match what {
+        Some(what) => Some(wait(what).await),
+        None => std::future::pending().await,
     }
 }
 
@@ -387,8 +244,4 @@ async fn quiet(link: &Link) {
 /// Where QEMU waits for the memory.
 fn incoming_socket(machine: &Machine) -> PathBuf {
     machine.layout().runtime().join("incoming")
-}
-
-fn nothing_reserved() -> Answer {
-    Answer::Refused { reasons: vec!["nothing is reserved for this migration".to_owned()] }
 }

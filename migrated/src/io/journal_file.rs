@@ -10,7 +10,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use thiserror::Error;
 
-use crate::journal::{Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict};
+use crate::journal::{
+    Account, Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict,
+};
 use crate::quantity::ms;
 
 /// Why there is no journal, or no record in it.
@@ -162,6 +164,11 @@ impl JournalFile {
         let taken = record.step == Step::Taken;
         self.append_locked(&mut inner, record)?;
         Ok(taken)
+    }
+
+    /// What is written about a migration.
+    pub fn account(&self, migration: &str) -> Account {
+        Account::of(&self.lock().records, migration)
     }
 
     /// The last promise of a migration.

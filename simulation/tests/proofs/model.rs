@@ -1,7 +1,7 @@
 //! The commit protocol, explored: every loss, repetition, reordering, death and restart of either side at every step,
 //! within bounds. And the proof that the model notices when a single rule is not kept.
 //!
-//! The rules are the product's own functions: `journal::{last_step, verdict, handed_over}`, `incoming::allow`,
+//! The rules are the product's own functions: `journal::{last_step, verdict, handed_over}`, `destination::allow`,
 //! `recover::{source, destination}`, and in the simulation `source::Source`. What stands here is the world around
 //! them.
 

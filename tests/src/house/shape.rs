@@ -6,8 +6,8 @@
 use super::paths::words;
 use super::{Finding, Source};
 
-/// Lines of a file before its unit tests.
-pub const FILE_LINES_MAX: usize = 400;
+/// Lines of a file before its unit tests. Room for one concern, whole: an `impl` is not scattered over files for a number.
+pub const FILE_LINES_MAX: usize = 500;
 
 /// Lines of a function, from `fn` to its closing brace.
 pub const FUNCTION_LINES_MAX: usize = 70;
@@ -174,17 +174,17 @@ mod tests {
 
     #[test]
     fn a_file_over_the_limit_is_found_and_an_exception_may_only_shrink() {
-        let long = source(&"fn f() {}\n".repeat(450));
+        let long = source(&"fn f() {}\n".repeat(550));
         let verdict = |allowed| {
             let exceptions = [("blockd/src/volume.rs", allowed)];
             file_size(&long, &exceptions).first().map(|finding| finding.what.clone())
         };
-        assert!(file_size(&long, &[])[0].what.contains("450 lines; the limit is 400"));
-        assert!(verdict(449).unwrap().contains("it may only shrink"));
-        assert_eq!(verdict(450), None);
-        assert!(verdict(500).unwrap().contains("write 450 for 500"));
+        assert!(file_size(&long, &[])[0].what.contains("550 lines; the limit is 500"));
+        assert!(verdict(549).unwrap().contains("it may only shrink"));
+        assert_eq!(verdict(550), None);
+        assert!(verdict(600).unwrap().contains("write 550 for 600"));
         let short = source("fn f() {}\n");
-        assert!(file_size(&short, &[("blockd/src/volume.rs", 450)])[0].what.contains("needs no exception"));
+        assert!(file_size(&short, &[("blockd/src/volume.rs", 550)])[0].what.contains("needs no exception"));
     }
 
     #[test]

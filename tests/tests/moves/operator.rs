@@ -109,11 +109,11 @@ pub fn what_is_done_to_qemu_behind_the_daemons_back_while_memory_goes_ends_as_pr
     drop(prober);
 
     // QEMU is told to end at its source: the guest is off there, and the reason is named.
-    let mut operator = hosts.operator(End::SiteB);
+    let operator = hosts.operator(End::SiteB);
     let before = hosts.traces(End::SiteA);
     let sending = hosts.send(End::SiteB, &["--wan", "web", "site-a", SLOWLY[0], SLOWLY[1]]);
     sending.wait_for(Phase::PreCopy);
-    operator.ask("quit", json!({}));
+    operator.quit();
     let report = sending.end().stayed(Outcome::RolledBack);
     // Which of the two is known first is chance.
     let reasons = report.reasons.join("\n");

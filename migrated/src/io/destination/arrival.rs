@@ -2,13 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use blockd::control::Command;
 use blockd::io::sidecar_place;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
 use tunnel::{Side, Tunnel};
 
 use crate::io::journal_file::unix_ms;
@@ -16,15 +14,11 @@ use crate::io::machine::Machine;
 use crate::io::registry::{Claim, MigrationHandle};
 use crate::io::site::Site;
 use crate::io::source::{move_of, tap_of};
-use crate::journal::{Record, Step};
 use crate::peer::{GIVEN_MAX, GivenAddresses, PathPrepare, Reserve, Reserved};
 use crate::phase::Outcome;
 use crate::qmp::ANNOUNCEMENTS;
 use crate::report::{Abort, Report, Undone};
 use crate::status::Status;
-
-/// Between two attempts to start a guest that was taken.
-const AGAIN: Duration = Duration::from_millis(250);
 
 /// What of a guest on its way the daemon after this one has to know; the journal says how far it came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,15 +29,6 @@ pub struct KeptArrival {
     pub reserve: Reserve,
     /// What is kept for it.
     pub reserved: Reserved,
-}
-
-/// What came of starting a guest that was taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// It is up.
-    Up,
-    /// Its memory was lost before it ran: it is the source's again (M8).
-    HandedBack(String),
 }
 
 /// One guest on its way.
@@ -118,57 +103,9 @@ impl Arrival {
         Ok(())
     }
 
-    /// A record of the journal.
-    pub fn record(&self, step: Step) -> Record {
-        Record {
-            migration: self.reserve.migration.clone(),
-            guest: self.reserve.guest.name.clone(),
-            generation: self.reserve.generation,
-            peer: self.source.clone(),
-            step,
-            unix_ms: unix_ms(),
-        }
-    }
-
-    /// Starts the guest that has been taken. What fails is done again; only if QEMU has ended, and the guest's memory
-    /// with it, before it was started, the source gets it back.
-    pub async fn start(&self, run: bool) -> Start {
-        while let Err(error) = self.try_to_start(run).await {
-            tracing::error!(
-                guest = self.reserve.guest.name,
-                "cannot start the guest that was taken: {error:#}"
-            );
-            self.claim.set_trouble(&format!("it was taken, and cannot be started yet: {error:#}"));
-            let is_started = self.site.journal.last_step(&self.reserve.migration) == Some(Step::Started);
-            if self.machine.has_ended() && is_started {
-                break;
-            }
-            if self.machine.has_ended() && self.hand_back().await.is_ok() {
-                return Start::HandedBack(format!("its QEMU ended before the guest ran: {error:#}"));
-            }
-            sleep(AGAIN).await;
-        }
-        self.claim.set_trouble("");
-        Start::Up
-    }
-
-    /// The source gets the guest back. Its disks' copies are removed before that is said: two of a disk must not be
-    /// writable for one moment (M1).
-    async fn hand_back(&self) -> Result<()> {
-        self.machine.quit().await;
-        for disk in self.machine.disks() {
-            remove_copy(&disk.places().image);
-        }
-        self.promise(Step::HandedBack)
-    }
-
-    /// Journals a promise; it is durable when this returns.
-    pub fn promise(&self, step: Step) -> Result<()> {
-        tokio::task::block_in_place(|| self.site.journal.append(self.record(step)))?;
-        Ok(())
-    }
-
-    async fn try_to_start(&self, run: bool) -> Result<()> {
+    /// Makes the disks this host's, and asks whether QEMU is there: what is lost before *started* is promised the source has
+    /// still (M8).
+    pub async fn promote(&self) -> Result<()> {
         self.site.hold_points.pass("destination-start").await;
         let generation = self.reserve.generation;
         for disk in self.machine.disks() {
@@ -176,15 +113,26 @@ impl Arrival {
                 disk.call(Command::Promote { generation }).await?;
             }
         }
-        // What is lost before this promise the source has still (M8).
         self.machine.qmp().state().await.context("its QEMU does not answer")?;
-        self.promise(Step::Started)?;
+        Ok(())
+    }
+
+    /// Has the guest go on, if it is to.
+    pub async fn run(&self, run: bool) -> Result<()> {
         if run {
             self.machine.qmp().cont().await?;
             // QEMU has done so when it was loaded; the bridge may have forgotten since.
             self.announce().await?;
         }
         Ok(())
+    }
+
+    /// Ends QEMU, and removes the disks' copies: before a guest is handed back nobody may be able to write them (M1).
+    pub async fn remove_copies(&self) {
+        self.machine.quit().await;
+        for disk in self.machine.disks() {
+            remove_copy(&disk.places().image);
+        }
     }
 
     async fn announce(&self) -> Result<()> {

@@ -13,8 +13,7 @@ use anyhow::{Context as _, Result};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
-use super::arrival::{Arrival, KeptArrival, Start, remove_copy};
-use super::names;
+use super::arrival::{Arrival, KeptArrival, remove_copy};
 use super::taken_back::give_disks_up;
 use crate::guest::Guest;
 use crate::io::journal_file::unix_ms;
@@ -116,17 +115,7 @@ async fn go_on(site: &Arc<Site>, kept: KeptArrival, machine: Machine) -> Result<
         Arrival { site: Arc::clone(site), source, reserve, reserved, machine, handle, claim, tunnels };
     // So that nobody takes its machine for one without a task.
     arrival.claim.set_machine(Some(arrival.machine.clone()));
-    tokio::spawn(async move {
-        if let Start::HandedBack(reason) = arrival.start(arrival.reserve.runs).await {
-            arrival.give_up(&reason, false).await;
-            return;
-        }
-        if let Err(error) = arrival.settle().await {
-            arrival.say_unsettled(&error);
-        }
-        names::readdress_unasked(&arrival).await;
-        arrival.end_well().await;
-    });
+    tokio::spawn(super::perform::go_on(Arc::clone(site), arrival));
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! An operator at the source has said that the guest is there again. Whatever was promised here is void: a guest that
 //! runs here is stopped, its disks are given up (D11), and nothing starts or serves them any more.
 //!
-//! Only the host that the guest came from in that very migration is believed.
+//! Only the host that the guest came from in that very migration is believed (`crate::destination`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use blockd::control::Command;
 use blockd::io::revoke::revoke;
 use tokio::task::spawn_blocking;
@@ -14,50 +14,19 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use crate::guest::Guest;
-use crate::io::journal_file::unix_ms;
 use crate::io::machine::{Layout, Machine};
 use crate::io::registry::Task;
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
 
 /// How long whoever works on the guest may take to be done with it.
 const FREE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Gives the guest up.
-pub async fn obey(
-    site: &Arc<Site>,
-    source: &str,
-    migration: &str,
-    guest: &str,
-    generation: u64,
-) -> Result<()> {
-    let records = site.journal.records();
-    let ours = |record: &&Record| record.migration == migration;
-    let Some(last) = records.iter().rev().find(ours) else {
-        // It never came to be here, and never will.
-        let refused = Record {
-            migration: migration.to_owned(),
-            guest: guest.to_owned(),
-            generation,
-            peer: source.to_owned(),
-            step: Step::Refused,
-            unix_ms: unix_ms(),
-        };
-        tokio::task::block_in_place(|| site.journal.decide(refused))?;
-        return Ok(());
-    };
-    if last.peer != source || last.guest != guest {
-        bail!("migration {migration} is not one of guest {guest:?} from {source:?}");
-    }
-    if generation <= last.generation {
-        bail!("generation {generation} is not newer than {}, which was promised", last.generation);
-    }
-    let void = Record { step: Step::HandedBack, unix_ms: unix_ms(), ..last.clone() };
-    tokio::task::block_in_place(|| site.journal.append(void))?;
+/// Gives a guest up that is at `source` again, as this generation: *handed-back* is durable.
+pub async fn give_back(site: &Arc<Site>, source: &str, guest: &str, generation: u64) -> Result<()> {
     let claim = timeout(FREE_LIMIT, site.guests.claim_when_free(guest, Task::Stop)).await;
     let Some(claim) = claim.context("somebody works on the guest; try again")? else { return Ok(()) };
-    if claim.known().record.generation > last.generation {
-        // It has been here again since, in another migration.
+    if claim.known().record.generation >= generation {
+        // It has been here again since, in another migration; or this is done.
         return Ok(());
     }
     if let Ok(machine) = claim.machine()

@@ -277,6 +277,12 @@ impl MigrationHandle {
         })
     }
 
+    /// The guest is here: what is left is its names.
+    pub fn shows_the_end(&self) {
+        // A migration to here is not cancelled here.
+        let _ = self.enter(Phase::Readdress);
+    }
+
     /// Whether a cancel was accepted.
     pub fn cancel_requested(&self) -> bool {
         self.with(|entry| *entry.cancel.borrow())

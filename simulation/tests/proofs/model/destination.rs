@@ -1,10 +1,10 @@
 //! The destination's daemon: what it does, and what it makes of what it hears.
 //!
-//! Which word is heard in which stage is asked of `migrated::incoming`, what was promised of `migrated::journal`, what
-//! it does after a restart of `migrated::recover`.
+//! Which word is heard in which stage, and about which migration, is asked of `migrated::destination`, what was promised of
+//! `migrated::journal`, what it does after a restart of `migrated::recover`.
 
-use migrated::incoming::{self, allow};
-use migrated::journal::Step;
+use migrated::destination::{self, allow};
+use migrated::journal::{Account, Step};
 use migrated::peer::Request;
 use migrated::recover::{self, AtDestination};
 
@@ -14,16 +14,25 @@ use super::wire::{Said, Word};
 
 impl State {
     /// The stage of the visit by a link.
-    fn stage(&self, said: Said) -> incoming::Stage {
+    fn stage(&self, said: Said) -> destination::Stage {
         let arrival = self.destination.arrival;
         match arrival.filter(|arrival| arrival.link == said.link && arrival.number == said.number) {
-            None => incoming::Stage::Nothing,
+            None => destination::Stage::Nothing,
             Some(arrival) => match arrival.stage {
-                Stage::Reserved => incoming::Stage::Reserved,
-                Stage::Loaded => incoming::Stage::Loaded,
-                Stage::Taken => incoming::Stage::Taken,
+                Stage::Reserved => destination::Stage::Reserved,
+                Stage::Loaded => destination::Stage::Loaded,
+                Stage::Taken => destination::Stage::Taken,
             },
         }
+    }
+
+    /// Whether the destination lets itself be told this by a link now.
+    fn is_allowed(&self, said: Said, request: &Request) -> bool {
+        let arrival = self.destination.arrival;
+        let arrival = arrival.filter(|arrival| arrival.link == said.link && arrival.number == said.number);
+        let arriving = arrival.map(|arrival| name(arrival.number));
+        let account = Account::of(&self.destination.journal.records(), name(said.number));
+        allow(self.stage(said), "", arriving, request, &account).is_ok()
     }
 
     /// It hears something.
@@ -35,7 +44,7 @@ impl State {
             Word::Abort => {
                 let request = Request::Abort { reason: String::new(), keep_disks: true };
                 let stage = self.stage(said);
-                if stage != incoming::Stage::Nothing && allow(stage, &request).is_ok() {
+                if stage != destination::Stage::Nothing && self.is_allowed(said, &request) {
                     self.give_up();
                 }
             }
@@ -60,7 +69,7 @@ impl State {
         let free = self.destination.arrival.is_none() && self.destination.machine == Machine::Gone;
         let disk_is_a_copy = matches!(self.destination.disk.role, Role::Replica | Role::Fenced);
         if !free || !disk_is_a_copy {
-            if allow(self.stage(said), &request).is_ok() && self.stage(said) == incoming::Stage::Nothing {
+            if self.is_allowed(said, &request) && self.stage(said) == destination::Stage::Nothing {
                 self.wire.say(Word::NoRoom, said.number, said.link);
             }
             return;
@@ -89,7 +98,7 @@ impl State {
             generation: u64::from(generation),
             run: true,
         };
-        let allowed = allow(self.stage(said), &request).is_ok();
+        let allowed = self.is_allowed(said, &request);
         let loaded = matches!(self.destination.machine, Machine::Paused(_));
         let complete = allowed && loaded && self.destination.disk.sealed == generation;
         if !allowed && !rules.refusals_are_journalled {

@@ -187,7 +187,7 @@ pub struct Arrival {
     pub stage: Stage,
 }
 
-/// Those of `migrated::incoming::Stage` that an arrival can be in.
+/// Those of `migrated::destination::Stage` that an arrival can be in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// Room is kept.
