@@ -27,7 +27,7 @@ pub use self::event::{Action, Arriving, Event, Promise, Trouble};
 pub use self::request::{RULES, Rule, Whose, allow, rule_of};
 
 /// How far a guest has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// Nothing was asked for yet.
     Nothing,
@@ -64,8 +64,8 @@ impl Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pending {
     Take { id: u64, run: bool },
-    RefusedTake { id: u64, reason: String, has_started: bool },
-    Verdict { id: u64, migration: String, has_started: bool },
+    RefusedTake { id: u64, reason: String, runs: bool },
+    Verdict { id: u64, migration: String, runs: bool },
     NotTaken { id: u64 },
     TakenBack { id: u64, guest: String, generation: u64 },
     Started,
@@ -73,7 +73,7 @@ enum Pending {
 }
 
 /// One visit.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Destination {
     peer: String,
     stage: Stage,
@@ -105,10 +105,12 @@ impl Destination {
         }
     }
 
-    /// A guest that was taken before this daemon was started, and that QEMU still holds: it is started, if it has not been.
-    pub fn taken_up(peer: &str, arriving: Arriving, run: bool) -> Self {
+    /// A guest that was taken before this daemon was started, and that QEMU still holds. `is_started`: it may have run here
+    /// already, so it is this host's whatever becomes of its QEMU.
+    pub fn taken_up(peer: &str, arriving: Arriving, run: bool, is_started: bool) -> Self {
         let mut visit = Self::new(peer);
-        (visit.stage, visit.arriving, visit.run) = (Stage::Taken, Some(arriving), run);
+        (visit.stage, visit.arriving) = (Stage::Taken, Some(arriving));
+        (visit.run, visit.is_started) = (run, is_started);
         visit.actions.push_back(Action::Promote);
         visit
     }
@@ -151,7 +153,9 @@ impl Destination {
     /// Takes in what happened.
     pub fn handle(&mut self, event: Event) {
         match event {
-            Event::Asked { id, request, account } => self.handle_request(id, *request, &account),
+            Event::Asked { id, request, account, is_starting } => {
+                self.handle_request(id, *request, &account, is_starting);
+            }
             Event::Reserved { id, reserved: Ok((reserved, arriving)) } => {
                 if arriving.is_some() {
                     (self.stage, self.arriving) = (Stage::Reserved, arriving);
@@ -179,20 +183,28 @@ impl Destination {
         }
     }
 
-    fn handle_request(&mut self, id: u64, request: Request, account: &Account) {
+    fn handle_request(&mut self, id: u64, request: Request, account: &Account, is_starting: bool) {
+        // Who hears that a guest runs gives up what it has of it.
+        let runs = account.has_started() && !is_starting;
         let arriving = self.arriving.as_ref().map(|arriving| arriving.migration.as_str());
         if let Err(reason) = allow(self.stage, &self.peer, arriving, &request, account) {
-            return self.handle_refusal(id, &request, account, reason);
+            return self.handle_refusal(id, &request, account, runs, reason);
         }
         match request {
+            Request::Reserve(_) if account.verdict() == Some(false) => {
+                self.refuse(
+                    id,
+                    "this migration was refused before, and that holds for ever; send the guest anew"
+                        .to_owned(),
+                );
+            }
             Request::Reserve(wanted) => self.actions.push_back(Action::Reserve { id, wanted }),
             Request::Take { generation, run, .. } => {
                 self.pending = Some(Pending::Take { id, run });
                 self.actions.push_back(Action::Look { generation });
             }
             Request::Verdict { migration, generation } => {
-                let has_started = account.has_started();
-                let pending = Pending::Verdict { id, migration: migration.clone(), has_started };
+                let pending = Pending::Verdict { id, migration: migration.clone(), runs };
                 self.refuse_for_good(migration, generation, pending);
             }
             Request::Consult { .. } => {
@@ -200,6 +212,10 @@ impl Destination {
             }
             Request::Introduce {} => {
                 self.answer(id, Answer::Introduced { version: env!("CARGO_PKG_VERSION").to_owned() });
+            }
+            // A daemon after this one would take it for a guest that runs.
+            Request::Concluded { .. } if is_starting => {
+                self.refuse(id, "the guest is being started; say it again".to_owned());
             }
             Request::Concluded { migration } => self.handle_conclusion(id, &migration, account),
             Request::TakenBack { migration, guest, generation } => {
@@ -222,12 +238,12 @@ impl Destination {
     }
 
     /// Says no. What holds for ever is journalled before it is said, and if the opposite was promised before, that is said.
-    fn handle_refusal(&mut self, id: u64, request: &Request, account: &Account, reason: String) {
+    fn handle_refusal(&mut self, id: u64, request: &Request, account: &Account, runs: bool, reason: String) {
         match request {
             Request::Take { migration, generation, .. }
                 if rule_of(request).refusal_is_promised && account.is_from(&self.peer) =>
             {
-                let pending = Pending::RefusedTake { id, reason, has_started: account.has_started() };
+                let pending = Pending::RefusedTake { id, reason, runs };
                 self.refuse_for_good(migration.clone(), *generation, pending);
             }
             _ => self.refuse(id, reason),
@@ -240,7 +256,7 @@ impl Destination {
         match looked {
             Ok(()) => self.promise(Step::Taken, Pending::Take { id, run }),
             Err(reason) => {
-                self.promise(Step::Refused, Pending::RefusedTake { id, reason, has_started: false });
+                self.promise(Step::Refused, Pending::RefusedTake { id, reason, runs: false });
             }
         }
     }
@@ -260,15 +276,15 @@ impl Destination {
                 self.refuse(id, "it was refused before, and that holds for ever".to_owned());
             }
             (Some(Pending::RefusedTake { id, reason, .. }), Ok(false)) => self.refuse(id, reason),
-            (Some(Pending::RefusedTake { id, has_started, .. }), Ok(true)) => {
-                self.answer(id, verdict(true, has_started));
+            (Some(Pending::RefusedTake { id, runs, .. }), Ok(true)) => {
+                self.answer(id, verdict(true, runs));
             }
-            (Some(Pending::Verdict { id, migration, has_started }), Ok(taken)) => {
+            (Some(Pending::Verdict { id, migration, runs }), Ok(taken)) => {
                 if !taken {
                     // What came over another link for it will never be taken: nothing is kept for it.
                     self.actions.push_back(Action::EndOtherVisit { migration });
                 }
-                self.answer(id, verdict(taken, taken && has_started));
+                self.answer(id, verdict(taken, taken && runs));
             }
             (Some(Pending::NotTaken { id }), Ok(_)) => self.answer(id, Answer::Done {}),
             (Some(Pending::TakenBack { id, guest, generation }), Ok(_)) => {

@@ -152,6 +152,11 @@ impl Account {
         self.last().map(|record| record.step)
     }
 
+    /// Whether the guest was taken; none: neither that nor the opposite was promised ([`verdict`]).
+    pub fn verdict(&self) -> Option<bool> {
+        self.0.first().and_then(|record| verdict(&self.0, &record.migration))
+    }
+
     /// The guest for which room was kept.
     pub fn reserved_guest(&self) -> Option<&str> {
         self.0.iter().find(|record| record.step == Step::Reserved).map(|record| record.guest.as_str())

@@ -25,6 +25,8 @@ pub enum Event {
         request: Box<Request>,
         /// What the journal has of the migration that the request names.
         account: Account,
+        /// Its guest came over another link and is being started: it may run, and does perhaps not yet.
+        is_starting: bool,
     },
     /// To [`Action::Reserve`]: room is kept, and for whom; for nobody if it was only looked. Or every reason why not.
     Reserved {

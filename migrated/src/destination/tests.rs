@@ -50,7 +50,7 @@ fn taken_back(generation: u64) -> Request {
 }
 
 fn asked(request: Request, account: Account) -> Event {
-    Event::Asked { id: 7, request: Box::new(request), account }
+    Event::Asked { id: 7, request: Box::new(request), account, is_starting: false }
 }
 
 fn actions(visit: &mut Destination) -> Vec<Action> {
@@ -329,7 +329,7 @@ fn a_guest_whose_qemu_ends_before_it_ran_is_handed_back_and_after_that_it_is_her
 
 #[test]
 fn one_that_was_taken_before_a_restart_is_started_and_let_go_of() {
-    let mut visit = Destination::taken_up("a", arriving(), false);
+    let mut visit = Destination::taken_up("a", arriving(), false, false);
     assert_eq!((visit.stage(), actions(&mut visit)), (Stage::Taken, vec![Action::Promote]));
     visit.handle(Event::Promoted(Ok(())));
     visit.handle(Event::Promised(Ok(true)));
@@ -338,6 +338,15 @@ fn one_that_was_taken_before_a_restart_is_started_and_let_go_of() {
     visit.handle(Event::LinkEnded("there was none".into()));
     assert_eq!(actions(&mut visit).last(), Some(&Action::LetGo { sees_to_names: true }));
     assert!(visit.has_ended());
+}
+
+/// M8: it may have run before the restart. Its memory is lost, and so the guest is off here; its source has given it up.
+#[test]
+fn one_that_may_have_run_before_a_restart_is_never_handed_back() {
+    let mut visit = Destination::taken_up("a", arriving(), true, true);
+    actions(&mut visit);
+    visit.handle(Event::Promoted(Err(Trouble { why: "no answer".into(), qemu_has_ended: true })));
+    assert_eq!(actions(&mut visit), [Action::Notify(Notice::Running {}), Action::Settle]);
 }
 
 #[test]
@@ -386,6 +395,28 @@ fn the_account_is_closed_when_the_source_knows_and_the_guest_let_go_of_when_it_h
     }
 }
 
+/// *Started* is written a moment before the guest runs. Who asks in that moment over another link is not told that it does.
+#[test]
+fn a_guest_that_is_being_started_does_not_run_yet_and_its_account_stays_open() {
+    let written = || account(&[Step::Reserved, Step::Taken, Step::Started]);
+    let ask = |request, is_starting| Event::Asked {
+        id: 7,
+        request: Box::new(request),
+        account: written(),
+        is_starting,
+    };
+    for is_starting in [true, false] {
+        let mut visit = at(Stage::Nothing);
+        visit.handle(ask(verdict(), is_starting));
+        visit.handle(Event::Promised(Ok(true)));
+        let said = answer(Answer::Verdict { taken: true, running: !is_starting });
+        assert_eq!(actions(&mut visit).last(), Some(&said));
+    }
+    let mut visit = at(Stage::Nothing);
+    visit.handle(ask(Request::Concluded { migration: "m".into() }, true));
+    assert!(refused(&actions(&mut visit)[0]).contains("is being started"));
+}
+
 #[test]
 fn the_end_of_the_link_gives_up_what_was_not_taken_and_nothing_else() {
     for stage in Stage::ALL {
@@ -410,6 +441,19 @@ fn the_end_of_the_link_gives_up_what_was_not_taken_and_nothing_else() {
         ));
         assert_eq!(visit.stage(), Stage::Over);
     }
+}
+
+#[test]
+fn no_room_is_kept_for_what_will_never_be_taken() {
+    for steps in [&[Step::Refused][..], &[Step::Reserved, Step::Taken, Step::HandedBack]] {
+        let mut visit = at(Stage::Nothing);
+        visit.handle(asked(Request::Reserve(wanted()), account(steps)));
+        assert!(refused(&actions(&mut visit)[0]).contains("that holds for ever"), "{steps:?}");
+    }
+    // Another attempt of the same migration.
+    let mut visit = at(Stage::Nothing);
+    visit.handle(asked(Request::Reserve(wanted()), account(&[Step::Reserved])));
+    assert_eq!(actions(&mut visit), [Action::Reserve { id: 7, wanted: wanted() }]);
 }
 
 #[test]

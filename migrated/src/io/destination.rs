@@ -148,9 +148,13 @@ impl Visit {
     async fn handle_asked(&mut self, asked: Asked) -> Result<()> {
         match asked {
             Asked::Call(call) => {
-                let account = call.request.migration().map(|migration| self.site.journal.account(migration));
+                let migration = call.request.migration();
+                // In this order: what has been started since is at least written down.
+                let is_starting = migration.is_some_and(|migration| self.site.is_starting(migration));
+                let account =
+                    migration.map(|migration| self.site.journal.account(migration)).unwrap_or_default();
                 let (id, request) = (call.id, Box::new(call.request));
-                self.handle(Event::Asked { id, request, account: account.unwrap_or_default() }).await;
+                self.handle(Event::Asked { id, request, account, is_starting }).await;
             }
             Asked::Unknown { id, reason } => {
                 tracing::warn!(source = self.peer, reason, "a request is refused");

@@ -56,6 +56,8 @@ pub struct Site {
     addresses: Mutex<BTreeMap<Ipv4Addr, String>>,
     /// Guests that are on their way here, each with its source, and how their visit is told to end.
     arrivals: Mutex<BTreeMap<String, (String, Arc<Notify>)>>,
+    /// Migrations whose guests were taken and are being started.
+    starting: Mutex<BTreeSet<String>>,
     /// Tunnels of moves that have ended.
     pub paths: Paths,
 }
@@ -84,6 +86,7 @@ impl Site {
             reservations: Mutex::default(),
             addresses: Mutex::default(),
             arrivals: Mutex::default(),
+            starting: Mutex::default(),
             paths,
         })
     }
@@ -282,6 +285,25 @@ impl Site {
             replaced.notify_one();
             true
         })
+    }
+
+    /// The guest of this migration is being started from now on.
+    pub fn note_starting(&self, migration: &str) {
+        self.lock_starting().insert(migration.to_owned());
+    }
+
+    /// It runs, or does not come.
+    pub fn forget_starting(&self, migration: &str) {
+        self.lock_starting().remove(migration);
+    }
+
+    /// Whether the guest of this migration is being started.
+    pub fn is_starting(&self, migration: &str) -> bool {
+        self.lock_starting().contains(migration)
+    }
+
+    fn lock_starting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_arrivals(&self) -> MutexGuard<'_, BTreeMap<String, (String, Arc<Notify>)>> {

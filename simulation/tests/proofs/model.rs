@@ -1,14 +1,15 @@
 //! The commit protocol, explored: every loss, repetition, reordering, death and restart of either side at every step,
 //! within bounds. And the proof that the model notices when a single rule is not kept.
 //!
-//! The rules are the product's own functions: `journal::{last_step, verdict, handed_over}`, `destination::allow`,
-//! `recover::{source, destination}`, and in the simulation `source::Source`. What stands here is the world around
+//! The rules are the product's own: the deciders `destination::Destination` and, in the simulation, `source::Source`,
+//! `journal::{last_step, verdict, handed_over}`, `recover::{source, destination}`. What stands here is the world around
 //! them.
 
 mod state;
 mod wire;
 mod rules;
 mod source;
+mod visit;
 mod destination;
 mod oracle;
 mod faults;
@@ -60,6 +61,16 @@ fn assert_kept(world: World) {
 /// older ones may still arrive.
 #[test]
 fn the_guest_is_never_lost_and_never_twice_whatever_dies_or_is_cut() {
+    for (links, faults) in [(3, 1), (2, 2)] {
+        let bounds = Bounds { migrations: 1, links, faults, writes: 1 };
+        assert_kept(World { rules: Rules::ALL, bounds, operator: false });
+    }
+}
+
+/// Both at once: nearly seven million states.
+#[test]
+#[ignore = "takes minutes; make soak"]
+fn soak_the_guest_is_never_lost_and_never_twice_with_three_links_and_two_deaths() {
     let bounds = Bounds { migrations: 1, links: 3, faults: 2, writes: 1 };
     assert_kept(World { rules: Rules::ALL, bounds, operator: false });
 }
@@ -93,7 +104,6 @@ fn leaving_out_any_one_rule_is_noticed() {
     let all = [
         ("verdict_is_journalled", Rules { verdict_is_journalled: false, ..kept }, NEVER_TWICE),
         ("refusals_hold", Rules { refusals_hold: false, ..kept }, NEVER_TWICE),
-        ("refusals_are_journalled", Rules { refusals_are_journalled: false, ..kept }, NEVER_TWICE),
         ("fence_when_running", Rules { fence_when_running: false, ..kept }, COMES_TO_REST),
         ("ask_after_releasing", Rules { ask_after_releasing: false, ..kept }, NEVER_TWICE),
         ("started_before_it_runs", Rules { started_before_it_runs: false, ..kept }, WHOLE),

@@ -5,6 +5,7 @@ mod wire;
 
 mod basics;
 mod memory;
+mod accounts;
 mod refusals;
 mod cuts;
 mod addresses;

@@ -11,8 +11,9 @@ use super::ports::Ports;
 use super::reserve::{self, Kept};
 use super::trial::Trial;
 use super::{Visit, names, taken_back};
-use crate::destination::{Action, Arriving, Event, Promise, Trouble};
+use crate::destination::{Action, Arriving, Destination, Event, Promise, Trouble};
 use crate::io::journal_file::{JournalError, unix_ms};
+use crate::io::site::Site;
 use crate::journal::{Record, Step};
 use crate::peer::{Answer, Request, Reserve};
 use crate::phase::Outcome;
@@ -32,14 +33,7 @@ impl Visit {
                 let done = self.obey(request).await.map_err(|error| format!("{error:#}"));
                 Some(Event::Done { id, done })
             }
-            Action::Look { generation } => {
-                self.site.hold_points.pass("destination-take").await;
-                let looked = match &self.arrival {
-                    Some(arrival) => arrival.look(generation).await,
-                    None => Err(nothing_reserved()),
-                };
-                Some(Event::Looked(looked.map_err(|error| format!("{error:#}"))))
-            }
+            Action::Look { generation } => Some(Event::Looked(self.look(generation).await)),
             Action::Promise(promise) => Some(Event::Promised(self.promise(promise))),
             Action::Answer { id, answer } => {
                 self.answer(id, answer).await;
@@ -52,7 +46,7 @@ impl Visit {
                 }
                 None
             }
-            Action::Promote => Some(Event::Promoted(self.try_with(Arrival::promote).await)),
+            Action::Promote => Some(Event::Promoted(self.promote().await)),
             Action::Run(run) => {
                 Some(Event::Runs(self.try_with(async |arrival| arrival.run(run).await).await))
             }
@@ -119,6 +113,23 @@ impl Visit {
         Event::Reserved { id, reserved }
     }
 
+    async fn look(&self, generation: u64) -> Result<(), String> {
+        self.site.hold_points.pass("destination-take").await;
+        let looked = match &self.arrival {
+            Some(arrival) => arrival.look(generation).await,
+            None => Err(nothing_reserved()),
+        };
+        looked.map_err(|error| format!("{error:#}"))
+    }
+
+    async fn promote(&self) -> Result<(), Trouble> {
+        if let Some(arrival) = &self.arrival {
+            // Who asks over another link is not told that it runs, before it does.
+            self.site.note_starting(&arrival.reserve.migration);
+        }
+        self.try_with(Arrival::promote).await
+    }
+
     /// What changes no stage and promises nothing.
     async fn obey(&mut self, request: Request) -> Result<Answer> {
         match request {
@@ -148,6 +159,10 @@ impl Visit {
     /// Journals a promise: the one place where a visit does. Gives whether the guest was taken, as far as it was asked for.
     fn promise(&self, promise: Promise) -> Result<bool, String> {
         let Promise { migration, guest, generation, step } = promise;
+        if step == Step::Started && self.arrival.as_ref().is_some_and(|arrival| arrival.machine.has_ended()) {
+            // A moment later the guest would be this host's without its memory, which the source has still (M8).
+            return Err("its QEMU has ended".to_owned());
+        }
         let record =
             Record { migration, guest, generation, peer: self.peer.clone(), step, unix_ms: unix_ms() };
         let written = tokio::task::block_in_place(|| match step {
@@ -186,6 +201,7 @@ impl Visit {
     async fn settle(&mut self) {
         self.relays.abort_all();
         let Some(arrival) = &self.arrival else { return };
+        self.site.forget_starting(&arrival.reserve.migration);
         arrival.claim.set_trouble("");
         arrival.handle.shows_the_end();
         if let Err(error) = arrival.settle().await {
@@ -222,6 +238,7 @@ impl Visit {
         self.replaced = None;
         if let Some(arrival) = self.arrival.take() {
             let name = arrival.reserve.guest.name.clone();
+            self.site.forget_starting(&arrival.reserve.migration);
             let handle = arrival.handle.clone();
             let status = handle.status();
             let abort = arrival.give_up(reason, keep_copies).await;
@@ -279,13 +296,11 @@ fn nothing_reserved() -> anyhow::Error {
     anyhow::anyhow!("nothing is reserved for this migration")
 }
 
-/// Starts a guest that was taken before this daemon was started, without a link to its source.
-pub async fn go_on(site: Arc<super::Site>, arrival: Arrival) {
-    let decider = crate::destination::Destination::taken_up(
-        &arrival.source,
-        arriving(&arrival.reserve),
-        arrival.reserve.runs,
-    );
+/// Goes on with a guest that was taken before this daemon was started, without a link to its source.
+pub async fn go_on(site: Arc<Site>, arrival: Arrival) {
+    let reserve = &arrival.reserve;
+    let is_started = site.journal.account(&reserve.migration).has_started();
+    let decider = Destination::taken_up(&arrival.source, arriving(reserve), reserve.runs, is_started);
     let mut visit = Visit::new(site, arrival.source.clone(), decider, None);
     visit.arrival = Some(arrival);
     visit.act().await;

@@ -3,7 +3,8 @@
 //! A daemon takes its links and what it was about with it; a QEMU the guest's memory; a host both. Disks and journals
 //! outlive everything.
 
-use super::state::{Doing, Machine, Stage, State};
+use super::rules::Rules;
+use super::state::{Doing, Machine, State};
 use super::world::{Action, Part, Side};
 
 /// Everything that could die now.
@@ -27,7 +28,7 @@ pub fn deaths(state: &State) -> Vec<Action> {
 
 impl State {
     /// Something dies.
-    pub fn die(&mut self, side: Side, part: Part) {
+    pub fn die(&mut self, side: Side, part: Part, rules: &Rules) {
         let started = self.has_started_there() && !self.was_taken_back();
         if part != Part::Daemon {
             // Where the guest was, its memory is lost; a copy of it elsewhere is none of its own.
@@ -49,15 +50,10 @@ impl State {
             (Side::Destination, Part::Daemon | Part::Host) => {
                 self.destination.daemon = false;
                 self.destination.ended = self.links;
-                self.destination.arrival = None;
+                self.destination.visits.clear();
                 self.destination.may_start = false;
             }
-            (Side::Destination, Part::Machine) => {
-                let arrival = self.destination.arrival;
-                if arrival.is_some_and(|arrival| arrival.stage < Stage::Taken) {
-                    self.destination.arrival = None;
-                }
-            }
+            (Side::Destination, Part::Machine) => self.destination_loses_qemu(rules),
         }
     }
 

@@ -1,8 +1,9 @@
 //! What the oracle sees: who runs the guest, with what, and whether anything is still open.
 
+use migrated::destination::Stage;
 use migrated::journal::Step;
 
-use super::state::{Doing, Machine, Stage, State};
+use super::state::{Doing, Machine, State};
 use super::world::Side;
 
 impl Machine {
@@ -57,12 +58,12 @@ impl State {
         self.running() == [side]
             && self.source.daemon == Some(Doing::Idle)
             && self.destination.daemon
-            && self.destination.arrival.is_none()
+            && self.arrival().is_none()
     }
 
     /// How far the guest has come by the link that the source holds.
     pub fn arrival_by_the_link(&self) -> Option<Stage> {
-        let arrival = self.destination.arrival.filter(|_| self.source.linked && self.destination.daemon)?;
+        let arrival = self.arrival().filter(|_| self.source.linked && self.destination.daemon)?;
         (arrival.link == self.links && arrival.number == self.source.number).then_some(arrival.stage)
     }
 }

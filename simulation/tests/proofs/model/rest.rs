@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
+use super::rules::Rules;
 use super::state::State;
 use super::wire::Wire;
 use super::world::{Action, Side, World, may_connect, reaches};
@@ -34,7 +35,7 @@ thread_local! {
 
 /// Whether it does.
 pub fn comes_to_rest(world: &World, state: &State) -> bool {
-    let state = cut(state);
+    let state = cut(state, &world.rules);
     let key = |hasher: &RandomState| hasher.hash_one((world.rules, &state));
     if KNOWN.with_borrow(|(hasher, known)| known.contains(&key(hasher))) {
         return true;
@@ -47,13 +48,13 @@ pub fn comes_to_rest(world: &World, state: &State) -> bool {
 }
 
 /// Everything that was under way is lost, and everybody notices.
-fn cut(state: &State) -> State {
+fn cut(state: &State, rules: &Rules) -> State {
     let mut state = state.clone();
     state.faults = 0;
     if state.source.linked {
         state.source_loses_its_link();
     }
-    state.destination_loses_links(state.links);
+    state.destination_loses_links(state.links, rules);
     forget_links(&mut state);
     state
 }
@@ -61,8 +62,8 @@ fn cut(state: &State) -> State {
 fn forget_links(state: &mut State) {
     state.wire = Wire::default();
     (state.links, state.destination.ended) = (0, 0);
-    if let Some(arrival) = &mut state.destination.arrival {
-        arrival.link = 0;
+    for visit in &mut state.destination.visits {
+        visit.link = 0;
     }
 }
 
@@ -100,7 +101,7 @@ fn next(world: &World, state: &mut State, first: First) -> Option<Action> {
 /// The same from a state as it is found, for whoever reads a failure.
 pub fn told(world: &World, state: &State) -> String {
     let ways = ORDERS.map(|first| {
-        let (way, rests) = way_to_rest(world, cut(state), first);
+        let (way, rests) = way_to_rest(world, cut(state, &world.rules), first);
         let way: Vec<String> = way.iter().map(|action| format!("  {action:?}")).collect();
         format!(
             "with nothing more going wrong, {first:?} first (comes to rest: {rests}):\n{}",

@@ -7,8 +7,6 @@ pub struct Rules {
     pub verdict_is_journalled: bool,
     /// Who has refused does not take (M2).
     pub refusals_hold: bool,
-    /// A *take* that comes at the wrong time is answered by the journal, not by the stage (M2).
-    pub refusals_are_journalled: bool,
     /// The source gives up what it has when the guest runs there, not when it was taken (M8).
     pub fence_when_running: bool,
     /// After *releasing* the source asks, and does not go on by itself (M2).
@@ -34,7 +32,6 @@ impl Rules {
     pub const ALL: Rules = Rules {
         verdict_is_journalled: true,
         refusals_hold: true,
-        refusals_are_journalled: true,
         fence_when_running: true,
         ask_after_releasing: true,
         started_before_it_runs: true,

@@ -214,9 +214,9 @@ impl Simulation {
                 }
             }
             Happening::Loaded(link) => {
-                let arrival = self.state.destination.arrival;
+                let arrival = self.state.arrival();
                 if arrival.is_some_and(|arrival| arrival.link == link) && self.state.destination.daemon {
-                    self.state.destination_has_loaded();
+                    self.state.destination_has_loaded(&self.rules);
                 }
             }
             Happening::Fails(link) => {
@@ -232,7 +232,7 @@ impl Simulation {
             }
             Happening::Notices(Side::Destination, link) => {
                 if self.state.destination.daemon {
-                    self.state.destination_loses_links(link);
+                    self.state.destination_loses_links(link, &self.rules);
                 }
             }
             Happening::Step => {

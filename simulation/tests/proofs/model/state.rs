@@ -3,8 +3,10 @@
 //! The guest is its writes: `latest` counts those that were acknowledged to it, a disk and a memory are as new as the
 //! last write that they know of. Whoever runs the guest must know of all.
 
+use migrated::destination::Stage;
 use migrated::journal::{Record, Step, last_step, verdict};
 
+use super::visit::Visit;
 use super::wire::Wire;
 
 /// The guest in the words of the journals.
@@ -174,28 +176,15 @@ pub struct Source {
     pub journal: Journal,
 }
 
-/// How far a guest has come on its way in.
+/// A guest that is on its way in, or is being started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Arrival {
     /// The migration.
     pub number: u8,
-    /// Its generation.
-    pub generation: u8,
     /// The link by which it comes; 0: it was found in the journal.
     pub link: u8,
-    /// The stage, in the product's words.
+    /// How far it has come.
     pub stage: Stage,
-}
-
-/// Those of `migrated::destination::Stage` that an arrival can be in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stage {
-    /// Room is kept.
-    Reserved,
-    /// QEMU holds the whole guest.
-    Loaded,
-    /// It is this host's, and being started.
-    Taken,
 }
 
 /// The host that the guest goes to.
@@ -205,8 +194,8 @@ pub struct Destination {
     pub daemon: bool,
     /// Links up to this one have ended for it.
     pub ended: u8,
-    /// The guest on its way.
-    pub arrival: Option<Arrival>,
+    /// Visits by links, each with what the product's decider knows of it.
+    pub visits: Vec<Visit>,
     /// After a crash of this host the source has said, on this boot, that the guest is still this host's.
     pub may_start: bool,
     /// The guest's machine.
@@ -247,4 +236,12 @@ pub struct State {
     pub latest: u8,
     /// For the oracle.
     pub told: Told,
+}
+
+impl State {
+    /// The guest that is on its way to the destination, or is being started there.
+    pub fn arrival(&self) -> Option<Arrival> {
+        let open = self.destination.visits.iter().find(|visit| visit.is_open())?;
+        Some(Arrival { number: open.number, link: open.link, stage: open.stage() })
+    }
 }

@@ -62,8 +62,8 @@ impl Simulation {
     /// Something dies.
     pub fn die(&mut self, side: Side, part: Part, ms: u64) {
         self.seen.faults += 1;
-        let arrival = self.state.destination.arrival;
-        self.state.die(side, part);
+        let arrival = self.state.arrival();
+        self.state.die(side, part, &self.rules);
         if let (Side::Destination, Part::Machine, Some(arrival)) = (side, part, arrival) {
             let later = 10 + self.rng.below(60);
             self.after(later, Happening::Fails(arrival.link));

@@ -7,12 +7,13 @@
 //!      ▲ daemon, QEMU, host                  ▲ daemon, QEMU, host: each may die at any step, and comes back
 //! ```
 
+use migrated::destination::Stage;
 use stateright::{Model, Property};
 
 use super::faults::deaths;
 use super::rest;
 use super::rules::Rules;
-use super::state::{Destination, Disk, Doing, Journal, Machine, Role, Source, Stage, State, Told};
+use super::state::{Destination, Disk, Doing, Journal, Machine, Role, Source, State, Told};
 use super::wire::{Said, Wire, Word};
 
 /// M2.
@@ -177,7 +178,7 @@ impl World {
             destination: Destination {
                 daemon: true,
                 ended: 0,
-                arrival: None,
+                visits: Vec::new(),
                 may_start: false,
                 machine: Machine::Gone,
                 disk: disk(Role::Replica),
@@ -225,7 +226,7 @@ impl World {
             }
             _ => {}
         }
-        let stage = state.destination.arrival.map(|arrival| arrival.stage);
+        let stage = state.arrival().map(|arrival| arrival.stage);
         if stage == Some(Stage::Reserved) && matches!(state.destination.machine, Machine::Paused(_)) {
             actions.push(Action::Load);
         }
@@ -277,7 +278,7 @@ impl World {
             }
             Action::Hear(said) => state.source_hears(said, &self.rules),
             Action::LoseLink(Side::Source) => state.source_loses_its_link(),
-            Action::LoseLink(Side::Destination) => state.destination_loses_links(state.links),
+            Action::LoseLink(Side::Destination) => state.destination_loses_links(state.links, &self.rules),
             Action::Doubt => state.doubt(),
             Action::AskAgain => state.ask_again(),
             Action::Pause => {
@@ -292,13 +293,13 @@ impl World {
                 state.destination.disk.sealed = sealed;
             }
             Action::Move => state.destination.machine = state.source.machine,
-            Action::Load => state.destination_has_loaded(),
+            Action::Load => state.destination_has_loaded(&self.rules),
             Action::Release => state.release(),
             Action::Step(Side::Source) => state.source_step(),
             Action::Step(Side::Destination) => state.destination_step(&self.rules),
             Action::Die(side, part) => {
                 state.faults -= 1;
-                state.die(side, part);
+                state.die(side, part, &self.rules);
             }
             Action::Restart(Side::Source) => state.source_restarts(&self.rules),
             Action::Restart(Side::Destination) => state.destination_restarts(&self.rules),
