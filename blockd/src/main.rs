@@ -47,6 +47,8 @@ fn serve(line: ServeLine) -> ExitCode {
 }
 
 fn run_supervised(serve: &Serve, list: &str, restarted: bool) -> ExitCode {
+    // Started as /proc/self/exe it would be called "exe" wherever processes are listed, in our own messages too.
+    let _ = nix::sys::prctl::set_name(c"blockd");
     let listeners = Listeners::inherit(list).map_err(Into::into);
     let ended = listeners
         .and_then(|listeners| daemon::run(serve, listeners, daemon::Start { supervised: true, restarted }));

@@ -63,7 +63,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let running = Running::start();
     // By its sockets; and on sockets of its own, by the lock of the image (D12).
     for (nbd, control, named) in
-        [("nbd", "control", "another process listens"), ("n", "c", "another blockd serves")]
+        [("nbd", "control", "another process listens"), ("n", "c", "(blockd); stop it first")]
     {
         let refused = running.serve_again(nbd, control);
         assert_eq!(refused.status.code(), Some(1));
