@@ -42,6 +42,8 @@ pub struct Facts {
     pub disk_available_bytes: u64,
     /// So many times the room that there is for it, disks may be promised to grow (`limits.disk_overcommit`).
     pub disk_overcommit: u64,
+    /// Its processors, in the words of compilers; empty: not looked at.
+    pub architecture: String,
     /// QEMU's version.
     pub qemu_version: String,
     /// Machine types that it offers.
@@ -99,6 +101,8 @@ pub struct Wanted<'a> {
     pub disks: &'a [DiskSize],
     /// Digests of its boot files where it comes from, kernel first; none for one that starts here.
     pub boot_digests: &'a [String],
+    /// The processors where it comes from; empty for one that starts here.
+    pub architecture: &'a str,
     /// The version of QEMU where it comes from.
     pub qemu_version: &'a str,
     /// What runs its code where it comes from; empty for one that starts here.
@@ -115,6 +119,7 @@ impl<'a> Wanted<'a> {
             guest: &reserve.guest,
             disks: &reserve.disks,
             boot_digests: &reserve.boot_digests,
+            architecture: &reserve.architecture,
             qemu_version: &reserve.qemu_version,
             accel: &reserve.accel,
         }

@@ -198,6 +198,9 @@ pub struct Reserve {
     pub boot_digests: Vec<String>,
     /// The source's QEMU.
     pub qemu_version: String,
+    /// The source's processors, in the words of compilers. 0.1.0 knows only one, and does not say it.
+    #[serde(default = "x86_64", skip_serializing_if = "is_x86_64")]
+    pub architecture: String,
     /// What runs the guest's code at the source ("kvm" or "tcg"): state of one does not run on the other.
     pub accel: String,
     /// The guest's address changes its site.
@@ -209,6 +212,14 @@ pub struct Reserve {
     /// The addresses that other sites have given it. Not said to 0.1.0.
     #[serde(default, skip_serializing_if = "GivenAddresses::is_empty")]
     pub given_addresses: GivenAddresses,
+}
+
+fn x86_64() -> String {
+    "x86_64".to_owned()
+}
+
+fn is_x86_64(architecture: &str) -> bool {
+    architecture == "x86_64"
 }
 
 /// By a card's name in the description: the addresses that sites gave the guest in addition to its own, and that its name

@@ -16,6 +16,9 @@ pub struct Flags {
     pub lacking: BTreeSet<String>,
 }
 
+/// What a processor of 64 bits has, and one of 32 has not.
+const LONG_MODE: &str = "lm";
+
 /// A flag's name, however it is written: QEMU takes "sse4_1", "sse4-1" and "sse4.1" for one.
 pub fn flag_name(flag: &str) -> String {
     flag.replace(['_', '.'], "-")
@@ -24,6 +27,11 @@ pub fn flag_name(flag: &str) -> String {
 /// What QEMU here does not have for a guest.
 pub(super) fn refusals(facts: &Facts, wanted: &Wanted<'_>) -> Vec<Refusal> {
     let guest = wanted.guest;
+    if !wanted.architecture.is_empty() && wanted.architecture != facts.architecture {
+        // Nothing of the rest could be the same.
+        let (guest, here) = (wanted.architecture.to_owned(), facts.architecture.clone());
+        return vec![Refusal::Architecture { guest, here }];
+    }
     let mut refusals = Vec::new();
     if !facts.machines.contains(&guest.machine) {
         refusals.push(Refusal::Machine {
@@ -75,6 +83,11 @@ fn flags(facts: &Facts, cpu: &str, accelerator: Accelerator, missing: &[String])
         unknown = added.iter().chain(&is_off).filter(|flag| !flags.known.contains(*flag)).cloned().collect();
     }
     let mut refusals = Vec::new();
+    if let Some(at) = missing.iter().position(|flag| flag_name(flag) == LONG_MODE) {
+        // What else has 64 bits is missing with it.
+        missing.swap_remove(at);
+        refusals.push(Refusal::LongMode { model: model.clone() });
+    }
     if !missing.is_empty() {
         refusals.push(Refusal::CpuFlags { model, missing });
     }

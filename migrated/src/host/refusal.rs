@@ -102,6 +102,25 @@ pub enum Refusal {
         /// QEMU at the source; may be empty.
         there: String,
     },
+    /// The processors are of another kind.
+    #[error(
+        "cpu: the guest runs on {guest} processors, and this host has {here}; send it to a host with {guest}"
+    )]
+    Architecture {
+        /// Those of the guest's host.
+        guest: String,
+        /// Those here.
+        here: String,
+    },
+    /// The guest's processor has 64 bits, and this host's only 32.
+    #[error(
+        "cpu: the model {model} has 64 bits (the flag lm), and this host runs guests of 32 bits only; send it to a host of \
+         64 bits"
+    )]
+    LongMode {
+        /// The model.
+        model: String,
+    },
     /// The CPU model is not offered.
     #[error("cpu: QEMU does not offer the model {model} with {}; choose one that all hosts offer", .accelerator.name())]
     Cpu {

@@ -25,6 +25,7 @@ fn facts() -> Facts {
         memory_limit_mib: 4096,
         disk_available_bytes: 100 * MIB,
         disk_overcommit: 1,
+        architecture: "x86_64".into(),
         qemu_version: "7.2.22".into(),
         machines: ["pc-i440fx-7.2".to_owned()].into(),
         cpus: BTreeMap::from([(Accelerator::Tcg, models.clone()), (Accelerator::Kvm, models)]),
@@ -56,6 +57,7 @@ fn refusals(facts: &Facts, promised: &Reservations, guest: &Guest) -> Vec<Refusa
         guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender: None,
@@ -238,6 +240,7 @@ fn forbidding(lines: &str, promised: &Reservations, guest: &Guest) -> Vec<String
         guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender: Some(sender),
@@ -305,6 +308,7 @@ fn a_peer_that_is_not_listed_where_others_are_may_send_nothing() {
         guest: &guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender: Some(sender),
@@ -324,6 +328,7 @@ fn sizes_without_measure_are_refused() {
         guest: &guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender: None,
@@ -347,6 +352,7 @@ fn two_hosts_that_want_the_same_room_get_it_once() {
         guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender: Some(Sender { name, allowance: Allowance::Anything }),
@@ -376,6 +382,7 @@ fn a_guest_that_is_stopped_here_is_not_replaced() {
         guest: &guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "x86_64",
         qemu_version: "7.2.22",
         accel: "tcg",
         sender,
@@ -383,4 +390,27 @@ fn a_guest_that_is_stopped_here_is_not_replaced() {
     let found = check(&facts, &Reservations::default(), &wanted);
     assert!(found.len() == 1 && found[0].to_string().contains("it is stopped here"), "{found:?}");
     assert_eq!(check(&facts, &Reservations::default(), &Wanted { sender: None, ..wanted }), []);
+}
+
+/// S2-05: a guest of other processors, or of 64 bits where there are 32, is refused with that reason; one of 32 goes anywhere.
+#[test]
+fn a_guest_goes_only_where_processors_are_of_its_kind_and_have_its_bits() {
+    let arm = Facts { architecture: "aarch64".into(), ..facts() };
+    let (here, guest_of) = ("aarch64".to_owned(), "x86_64".to_owned());
+    let found = refusals(&arm, &Reservations::default(), &guest());
+    assert_eq!(found, [Refusal::Architecture { guest: guest_of, here }]);
+    assert!(found[0].to_string().contains("this host has aarch64"));
+
+    let models = BTreeMap::from([
+        ("qemu64".to_owned(), vec!["lm".to_owned(), "syscall".to_owned()]),
+        ("qemu32".to_owned(), Vec::new()),
+    ]);
+    let narrow = Facts { cpus: BTreeMap::from([(Accelerator::Tcg, models)]), ..facts() };
+    let of = |cpu: &str| refusals(&narrow, &Reservations::default(), &Guest { cpu: cpu.into(), ..guest() });
+    let (long, rest) = (
+        Refusal::LongMode { model: "qemu64".into() },
+        Refusal::CpuFlags { model: "qemu64".into(), missing: vec!["syscall".into()] },
+    );
+    assert_eq!(of("qemu64"), [long, rest]);
+    assert_eq!(of("qemu32"), []);
 }

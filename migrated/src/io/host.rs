@@ -146,6 +146,7 @@ fn room(config: &Config) -> Result<Facts, HostError> {
     let limit = config.limits.memory_mib.unwrap_or(memory.total_mib.saturating_sub(HOST_MEMORY_MIB));
     let bridge = |(name, here): (&String, &String)| (name.clone(), (here.clone(), interface_exists(here)));
     Ok(Facts {
+        architecture: std::env::consts::ARCH.to_owned(),
         memory_available_mib: memory.available_mib,
         memory_limit_mib: limit,
         disk_available_bytes: disk_available_bytes(config)?,

@@ -118,6 +118,7 @@ impl Reserve {
             faults.push(format!("boot_digests: there must be {files}, each of 64 hexadecimal digits"));
         }
         faults.extend(word("qemu_version", &self.qemu_version).err());
+        faults.extend(word("architecture", &self.architecture).err());
         faults.extend(word("accel", &self.accel).err());
         let given = &self.given_addresses;
         let is_card = |name: &String| self.guest.nics.iter().any(|nic| nic.id == *name);

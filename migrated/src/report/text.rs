@@ -264,6 +264,7 @@ mod tests {
         }
     }
 
+    /// S0-24: what figures can be compared by stands beside them: rate, loss, round trip, disk size, deltas, dirtied memory.
     #[test]
     fn the_report_of_a_guest_that_moved() {
         assert_eq!(

@@ -40,8 +40,15 @@ pub(super) async fn promise<'a>(
         tokio::join!(facts_to_start(&site.config, guest), site.network(guest, Occasion::Run, &[]));
     let (found, disks) = looked.map_err(|error| failed(FailureCode::Failed, error.to_string()))?;
     site.refresh_reservations();
-    let wanted =
-        Wanted { guest, disks: &disks, boot_digests: &[], qemu_version: "", accel: "", sender: None };
+    let wanted = Wanted {
+        guest,
+        disks: &disks,
+        boot_digests: &[],
+        architecture: "",
+        qemu_version: "",
+        accel: "",
+        sender: None,
+    };
     let mut promised = site.reservations();
     // What is left of its last run; one that comes from elsewhere meanwhile is another matter.
     if promised.get(&guest.name).is_some_and(|held| !held.is_arriving) {

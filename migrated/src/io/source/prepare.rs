@@ -284,6 +284,7 @@ pub async fn request(context: &Arc<Context>, dry_run: bool) -> Result<Reserve> {
         disks,
         boot_digests: digests(context).map_err(|error| together(context, error))?,
         qemu_version: context.machine.qmp().version().to_string(),
+        architecture: std::env::consts::ARCH.to_owned(),
         accel,
         wan: context.options.wan,
         runs,

@@ -21,6 +21,7 @@ fn reserve() -> Reserve {
         disks: vec![DiskSize { id: "root".into(), size_bytes: 1 << 30, allocated_bytes: 1 << 20 }],
         boot_digests: vec!["a".repeat(64)],
         qemu_version: "7.2.22 (Debian 1:7.2)".into(),
+        architecture: "x86_64".into(),
         accel: "tcg".into(),
         wan: true,
         runs: true,

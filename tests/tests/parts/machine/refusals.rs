@@ -62,6 +62,7 @@ async fn a_host_names_all_reasons_why_it_cannot_take_a_guest() {
         guest: &guest,
         disks: &disks,
         boot_digests: &digests,
+        architecture: "",
         qemu_version: "7.2.0",
         accel: "tcg",
         sender: None,

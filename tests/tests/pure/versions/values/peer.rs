@@ -61,6 +61,7 @@ pub fn reserve() -> Reserve {
         disks: vec![DiskSize { id: "root".into(), size_bytes: 1 << 30, allocated_bytes: 123_456_789 }],
         boot_digests: vec!["ab".repeat(32), "cd".repeat(32)],
         qemu_version: "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)".into(),
+        architecture: "x86_64".into(),
         accel: "tcg".into(),
         wan: true,
         runs: true,
