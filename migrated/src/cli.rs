@@ -114,7 +114,7 @@ pub enum Action {
         /// The description, like docs/examples/web.toml
         #[arg(value_name = "GUEST.toml")]
         description: PathBuf,
-        /// Go on from a state that `stop --save` wrote, instead of booting
+        /// Go on from a state that `stop --save` wrote, instead of booting; "-" reads it from stdin
         #[arg(long, value_name = "FILE")]
         restore: Option<PathBuf>,
     },
@@ -125,7 +125,7 @@ pub enum Action {
         /// Without asking it first
         #[arg(long, conflicts_with = "save")]
         now: bool,
-        /// Save its state to go on from later
+        /// Save its state to go on from later; packed where the name ends in .zst or .gz
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
     },

@@ -1,6 +1,6 @@
 //! Commands that one question to the daemon answers: asked, and shown for people or for programs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use migrated::api::{Command, GuestState, HostState};
 use migrated::guest::Guest;
@@ -98,6 +98,9 @@ async fn start(asking: Asking<'_>, description: &Path, restore: Option<&Path>) -
             return Ok(usage(&format!("{}: {}", description.display(), error)));
         }
     };
+    // The daemon is on this host, and reads the same pipe or file: this process keeps it open until there is an answer.
+    let stdin = PathBuf::from(format!("/proc/{}/fd/0", std::process::id()));
+    let restore = restore.map(|path| if path == Path::new("-") { &stdin } else { path });
     let restore = restore.map(files::absolute).transpose();
     let Ok(restore) = restore else { return Ok(usage("--restore: not a path")) };
     asking.show_guest(Command::Run { guest, restore }).await?;

@@ -1,22 +1,28 @@
-//! A guest's state in a file: QEMU's own migration stream, nothing around it.
+//! A guest's state in a file: QEMU's own migration stream, nothing around it but what packs it.
 //!
 //! ```text
-//! save     QEMU (paused) ─ migrate ─► UNIX socket ─► FILE.part ─ fsync ─ rename ─► FILE
-//! restore  FILE ─► UNIX socket ─ migrate-incoming ─► QEMU (held)
+//! save     QEMU (paused) ─ migrate ─► UNIX socket ─► pack ─► FILE.part ─ fsync ─ rename ─► FILE
+//! restore  FILE ─► unpack ─► UNIX socket ─ migrate-incoming ─► QEMU (held)
 //! ```
 //!
 //! The state fits its disks only as they were at that moment: who keeps it keeps them too, or gets a guest that
 //! believes in blocks which are no more.
 
+mod packing;
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::fs::{self, File};
-use tokio::io::{AsyncWriteExt, copy};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::info;
 
+use self::packing::{Packing, unpack};
 use super::{Layout, MachineError};
 use crate::io::qmp::Qmp;
 use crate::qmp::MigrateInfo;
@@ -36,7 +42,7 @@ pub async fn save(qmp: &Qmp, layout: &Layout, path: &Path) -> Result<(), Machine
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    let written = write(qmp, &listener, &socket, part).await;
+    let written = write(qmp, &listener, &socket, part, Packing::of_name(path)).await;
     let _ = fs::remove_file(&socket).await;
     if let Err(error) = written {
         let _ = fs::remove_file(part).await;
@@ -50,36 +56,55 @@ pub async fn save(qmp: &Qmp, layout: &Layout, path: &Path) -> Result<(), Machine
     Ok(())
 }
 
-async fn write(qmp: &Qmp, listener: &UnixListener, socket: &Path, part: &Path) -> Result<(), MachineError> {
+async fn write(
+    qmp: &Qmp,
+    listener: &UnixListener,
+    socket: &Path,
+    part: &Path,
+    packing: Packing,
+) -> Result<(), MachineError> {
     let mut options = fs::OpenOptions::new();
     // The guest's memory is nobody else's business.
     options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(part).await.map_err(MachineError::file("write", part))?;
+    let file = options.open(part).await.map_err(MachineError::file("write", part))?;
     // The guest stands still: there is no reason to be slow.
     qmp.set_parameters(serde_json::json!({ "max-bandwidth": i64::MAX })).await?;
     qmp.migrate(socket).await?;
     let accepted = timeout(TIMEOUT, listener.accept()).await;
     let accepted = accepted.map_err(|_| MachineError::Saved("QEMU does not send its state".into()))?;
-    let (mut stream, _) = accepted.map_err(MachineError::file("listen at", socket))?;
-    let copied = copy(&mut stream, &mut file).await;
-    if let Err(error) = copied {
+    let (stream, _) = accepted.map_err(MachineError::file("listen at", socket))?;
+    let (stream, mut file) = (blocking(stream.into_std()), file.into_std().await);
+    let copied = spawn_blocking(move || {
+        packing.pack(&mut stream?, &mut file)?;
+        file.sync_all()
+    });
+    if let Err(error) = copied.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
         let _ = qmp.migrate_cancel().await;
         return Err(MachineError::file("write", part)(error));
     }
-    file.flush().await.map_err(MachineError::file("write", part))?;
-    file.sync_all().await.map_err(MachineError::file("write", part))?;
     ended(qmp).await
+}
+
+/// A socket that waits, for a thread that may.
+fn blocking(stream: io::Result<UnixStream>) -> io::Result<UnixStream> {
+    let stream = stream?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Reads a state into a QEMU that was started to wait for it; the guest is held afterwards.
 pub async fn restore(qmp: &Qmp, layout: &Layout, path: &Path) -> Result<(), MachineError> {
-    let mut file = File::open(path).await.map_err(MachineError::file("open", path))?;
+    let file = File::open(path).await.map_err(MachineError::file("open", path))?.into_std().await;
     let socket = layout.stream();
     qmp.migrate_incoming(&socket).await?;
-    let mut stream = UnixStream::connect(&socket).await.map_err(MachineError::file("connect to", &socket))?;
+    let mut stream = UnixStream::connect(&socket).map_err(MachineError::file("connect to", &socket))?;
     // QEMU hangs up when it does not like what it reads; its own words say why.
-    let copied = copy(&mut file, &mut stream).await;
-    let _ = stream.shutdown().await;
+    let copied = spawn_blocking(move || {
+        let copied = unpack(file, &mut stream);
+        let _ = stream.shutdown(Shutdown::Both);
+        copied
+    });
+    let copied = copied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
     let refused = |reason: String| MachineError::Saved(format!("{} is not taken: {reason}", path.display()));
     ended(qmp).await.map_err(|error| refused(error.to_string()))?;
     copied.map(drop).map_err(|error| refused(error.to_string()))

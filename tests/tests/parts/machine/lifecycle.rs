@@ -81,24 +81,31 @@ async fn a_guest_whose_disk_is_dead_can_be_ended() {
     ground.assert_clean("dead");
 }
 
+/// S2-36, S2-37: as it is, and packed in both ways; and read as what it is when it has lost its name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_saved_guest_goes_on_where_it_was() {
     let ground = require!(Ground::new());
     let guest = ground.guest("saved");
-    let held = ground.start(&guest, Start::Boot).await;
-    held.wait_for_writes(20);
-    let state = ground.scratch.join("saved.state");
-    held.machine.save(&state).await.unwrap();
-    let acknowledged = held.acknowledged();
-    drop(held);
-    ground.assert_clean("saved");
+    let mut held = ground.start(&guest, Start::Boot).await;
+    let (state, mut sizes) = (ground.scratch.join("any.state"), Vec::new());
+    for name in ["saved.state", "saved.zst", "saved.gz"] {
+        held.wait_for_writes(20);
+        let saved = ground.scratch.join(name);
+        held.machine.save(&saved).await.unwrap();
+        sizes.push(std::fs::metadata(&saved).unwrap().len());
+        let acknowledged = held.acknowledged();
+        drop(held);
+        ground.assert_clean("saved");
 
-    let held = ground.start(&guest, Start::Restore(state.clone())).await;
-    held.wait_for_writes(20);
-    assert_eq!(held.console().matches("guest: ready").count(), 1, "it did not boot again");
+        std::fs::rename(saved, &state).unwrap();
+        held = ground.start(&guest, Start::Restore(state.clone())).await;
+        held.wait_for_writes(20);
+        assert_eq!(held.console().matches("guest: ready").count(), 1, "it did not boot again");
+        assert!(held.acknowledged() >= acknowledged + 20);
+    }
+    assert!(sizes[1..].iter().all(|packed| packed * 2 < sizes[0]), "{sizes:?}");
     held.machine.pause().await.unwrap();
     let later = held.acknowledged();
-    assert!(later >= acknowledged + 20);
     held.quit().await;
     ground.verify("saved", later);
 
