@@ -141,6 +141,13 @@ pub fn a_move_that_makes_no_sense_is_refused_in_clear_words() {
     assert_eq!(hosts.state(End::SiteA, "web"), "running");
     resident.service.wait_until_it_answers();
 
-    hosts.migrated(End::SiteA, &["stop", "web", "--now"]).run();
+    // S2-37: what was saved goes on through a pipe, without a file.
+    hosts.migrated(End::SiteA, &["stop", "web", "--save", "/site/web.gz"]).run();
     refused(&hosts, &MAIN_JOB, FailureCode::Conflict, "stopped");
+    let program = hosts.program(End::SiteA).display();
+    hosts
+        .site(End::SiteA)
+        .shell(&format!("gunzip -c /site/web.gz | {program} run /site/guest.toml --restore -"));
+    resident.service.wait_until_it_answers();
+    hosts.migrated(End::SiteA, &["stop", "web", "--now"]).run();
 }
