@@ -40,7 +40,7 @@ pub struct Limits {
 pub const LATE_PAUSES_MAX: u32 = 5;
 
 /// One migration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     phase: Phase,
     entered: Duration,

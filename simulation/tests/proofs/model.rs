@@ -1,7 +1,7 @@
 //! The commit protocol, explored: every loss, repetition, reordering, death and restart of either side at every step,
 //! within bounds. And the proof that the model notices when a single rule is not kept.
 //!
-//! The rules are the product's own: the deciders `destination::Destination` and, in the simulation, `source::Source`,
+//! The rules are the product's own: the deciders `source::Source` and `destination::Destination`,
 //! `journal::{last_step, verdict, handed_over}`, `recover::{source, destination}`. What stands here is the world around
 //! them.
 
@@ -10,6 +10,7 @@ mod wire;
 mod rules;
 mod source;
 mod visit;
+mod moving;
 mod destination;
 mod oracle;
 mod faults;
@@ -57,22 +58,22 @@ fn assert_kept(world: World) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Two deaths, of anything, at any step, also while it recovers from the first; and three links, so that words of two
-/// older ones may still arrive.
+/// Two deaths, of anything, at any step, also while it recovers from the first; and two links, so that words of an older one may
+/// still arrive.
 #[test]
 fn the_guest_is_never_lost_and_never_twice_whatever_dies_or_is_cut() {
-    for (links, faults) in [(3, 1), (2, 2)] {
-        let bounds = Bounds { migrations: 1, links, faults, writes: 1 };
-        assert_kept(World { rules: Rules::ALL, bounds, operator: false });
-    }
+    let bounds = Bounds { migrations: 1, links: 2, faults: 2, writes: 1 };
+    assert_kept(World { rules: Rules::ALL, bounds, operator: false });
 }
 
-/// Both at once: nearly seven million states.
+/// Further than anybody should have to think of: three links, three deaths, and an operator between two deaths.
 #[test]
 #[ignore = "takes minutes; make soak"]
-fn soak_the_guest_is_never_lost_and_never_twice_with_three_links_and_two_deaths() {
-    let bounds = Bounds { migrations: 1, links: 3, faults: 2, writes: 1 };
-    assert_kept(World { rules: Rules::ALL, bounds, operator: false });
+fn soak_the_guest_is_never_lost_and_never_twice_within_wider_bounds() {
+    for (links, faults, operator) in [(3, 2, false), (2, 3, false), (2, 2, true)] {
+        let bounds = Bounds { migrations: 1, links, faults, writes: 1 };
+        assert_kept(World { rules: Rules::ALL, bounds, operator });
+    }
 }
 
 /// A second migration after the first: nothing that the first has left harms it.
@@ -82,18 +83,11 @@ fn a_migration_is_not_misled_by_what_the_one_before_has_left() {
     assert_kept(World { rules: Rules::ALL, bounds, operator: false });
 }
 
-/// One death more than anybody should have to think of.
-#[test]
-fn three_deaths_in_one_migration_are_no_worse_than_two() {
-    let bounds = Bounds { migrations: 1, links: 2, faults: 3, writes: 1 };
-    assert_kept(World { rules: Rules::ALL, bounds, operator: false });
-}
-
 /// An operator takes the guest back at any moment of doubt. What goes wrong then has a name: the destination was
 /// alive, and only cut off.
 #[test]
 fn an_operators_word_harms_only_where_the_destination_was_alive() {
-    let bounds = Bounds { migrations: 1, links: 2, faults: 2, writes: 1 };
+    let bounds = Bounds { migrations: 1, links: 2, faults: 1, writes: 1 };
     assert_kept(World { rules: Rules::ALL, bounds, operator: true });
 }
 

@@ -3,8 +3,10 @@
 //! A daemon takes its links and what it was about with it; a QEMU the guest's memory; a host both. Disks and journals
 //! outlive everything.
 
+use migrated::source::{Event, Notice};
+
 use super::rules::Rules;
-use super::state::{Doing, Machine, State};
+use super::state::{Machine, State};
 use super::world::{Action, Part, Side};
 
 /// Everything that could die now.
@@ -44,9 +46,10 @@ impl State {
         match (side, part) {
             (Side::Source, Part::Daemon | Part::Host) => {
                 self.source.daemon = None;
+                self.source.moving = None;
                 self.source.linked = false;
             }
-            (Side::Source, Part::Machine) => self.source_hears_that_qemu_ended(),
+            (Side::Source, Part::Machine) => self.tell_source(Event::Notice(Notice::QemuEnded)),
             (Side::Destination, Part::Daemon | Part::Host) => {
                 self.destination.daemon = false;
                 self.destination.ended = self.links;
@@ -55,12 +58,5 @@ impl State {
             }
             (Side::Destination, Part::Machine) => self.destination_loses_qemu(rules),
         }
-    }
-
-    fn source_hears_that_qemu_ended(&mut self) {
-        self.source.daemon = self.source.daemon.map(|doing| match doing {
-            Doing::Calling | Doing::Copying | Doing::Pausing { .. } => Doing::RollingBack { again: false },
-            other => other,
-        });
     }
 }

@@ -270,7 +270,7 @@ impl Simulation {
         let source = &self.state.source;
         let is_free = matches!(source.machine, Machine::Running(_)) && source.disk.is_writable();
         if is_free && self.migration.is_none() && source.daemon.is_some() && source.number < 3 {
-            self.state.begin();
+            self.state.number();
             self.has_begun = false;
             self.migration = Some(Source::new(LIMITS, self.now));
             self.act();

@@ -6,6 +6,7 @@
 use migrated::destination::Stage;
 use migrated::journal::{Record, Step, last_step, verdict};
 
+use super::moving::Moving;
 use super::visit::Visit;
 use super::wire::Wire;
 
@@ -162,6 +163,8 @@ pub enum Doing {
 pub struct Source {
     /// What its daemon does. None: it does not run.
     pub daemon: Option<Doing>,
+    /// The migration that it is about, where this is explored; the simulation has it elsewhere.
+    pub moving: Option<Moving>,
     /// It has a link, the newest.
     pub linked: bool,
     /// The migration that it began last, or 0.

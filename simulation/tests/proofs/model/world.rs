@@ -8,6 +8,8 @@
 //! ```
 
 use migrated::destination::Stage;
+use migrated::phase::Op;
+use migrated::source::Event;
 use stateright::{Model, Property};
 
 use super::faults::deaths;
@@ -168,6 +170,7 @@ impl World {
         State {
             source: Source {
                 daemon: Some(Doing::Idle),
+                moving: None,
                 linked: false,
                 number: 0,
                 generation: 0,
@@ -248,11 +251,13 @@ impl World {
                     actions.push(Action::Begin);
                 }
             }
-            Some(Doing::Calling | Doing::Copying) => actions.push(Action::Cancel),
-            Some(Doing::Pausing { .. }) => actions.extend([Action::Cancel, Action::Deadline]),
+            Some(Doing::Pausing { .. }) => actions.push(Action::Deadline),
             Some(Doing::HandingOver) => actions.push(Action::Doubt),
-            Some(Doing::Asking | Doing::Awaiting) if self.operator => actions.push(Action::TakeBack),
+            Some(Doing::Asking) if self.operator => actions.push(Action::TakeBack),
             _ => {}
+        }
+        if source.moving.as_ref().is_some_and(|moving| moving.phase().row().cancellable) {
+            actions.push(Action::Cancel);
         }
         if self.rules.asks_again && state.source_waits_for_an_answer() {
             actions.push(Action::AskAgain);
@@ -270,8 +275,8 @@ impl World {
         match action {
             Action::Write(side) => state.write(side),
             Action::Begin => state.begin(),
-            Action::Cancel => state.source.daemon = Some(Doing::RollingBack { again: false }),
-            Action::Deadline => state.source.daemon = Some(Doing::RollingBack { again: true }),
+            Action::Cancel => state.tell_source(Event::Cancelled),
+            Action::Deadline => state.source_is_late(),
             Action::Connect => state.connect(),
             Action::Hear(said) if said.word.is_for_destination() => {
                 state.destination_hears(said, &self.rules);
@@ -284,13 +289,14 @@ impl World {
             Action::Pause => {
                 let version = state.source.machine.version().expect("it runs");
                 state.source.machine = Machine::Paused(version);
-                state.source.daemon = Some(Doing::Pausing { loaded: false });
+                state.tell_source(Event::Finished(Op::AwaitPause));
             }
             Action::Seal => {
                 let sealed = state.source.journal.generation_of(state.source.number);
                 state.source.disk.sealed = sealed;
                 state.destination.disk.version = state.source.disk.version;
                 state.destination.disk.sealed = sealed;
+                state.tell_source(Event::Finished(Op::Seal));
             }
             Action::Move => state.destination.machine = state.source.machine,
             Action::Load => state.destination_has_loaded(&self.rules),
