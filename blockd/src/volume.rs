@@ -255,11 +255,6 @@ impl Volume {
         dropped.into_iter().map(|id| self.take(id).request).collect()
     }
 
-    /// True while writes are held.
-    pub fn is_holding(&self) -> bool {
-        self.holding
-    }
-
     /// Starts to record: every write from now on, and those that the store has in hand.
     pub fn attach(&mut self, recorder: Recorder) {
         let in_store: Vec<OpId> = self.ids(|op| matches!(op.stage, Stage::InStore { .. })).collect();

@@ -49,7 +49,7 @@ pub enum TimeLimit {
 
 /// What is seen at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct Observation {
     /// Where the migration is.
     pub phase: Phase,
     /// The link stands.
@@ -72,7 +72,7 @@ pub struct Look {
 
 /// What follows from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Verdict {
     /// By then it has ended: after so much time with the link up.
     Bounded(Duration),
     /// It is given up, for this reason.
@@ -137,64 +137,67 @@ impl Convergence {
     }
 
     /// Takes a look in, and says what follows.
-    pub fn handle_look(&mut self, look: &Look, now: Duration) -> Option<Word> {
+    pub fn handle_sample(&mut self, seen: &Observation, now: Duration) -> Option<Verdict> {
         let since = now.saturating_sub(self.last.replace(now).unwrap_or(now));
-        if look.is_link_up {
+        if seen.is_link_up {
             self.spent += since;
             self.down_since = None;
-        } else if let Some(word) = self.without_link(look, now) {
+        } else if let Some(word) = self.without_link(seen, now) {
             return Some(word);
         }
-        if !matches!(look.phase, Phase::Bulk | Phase::PreCopy) {
+        if !matches!(seen.phase, Phase::Bulk | Phase::PreCopy) {
             self.best.phase = None;
             return None;
         }
-        if look.is_link_up {
+        if seen.is_link_up {
             self.busy += since;
         }
-        if self.best.handle(look) {
+        if self.best.handle(seen) {
             self.nearer = self.spent;
         }
-        if let Some(bounded) = self.bound(look) {
+        if let Some(bounded) = self.bound(seen) {
             return Some(bounded);
         }
-        self.give_up(look)
+        self.give_up(seen)
     }
 
-    fn without_link(&mut self, look: &Look, now: Duration) -> Option<Word> {
+    fn without_link(&mut self, seen: &Observation, now: Duration) -> Option<Verdict> {
         let down = now.saturating_sub(*self.down_since.get_or_insert(now));
-        let is_waiting = matches!(look.phase, Phase::Bulk | Phase::PreCopy);
-        (look.is_suspended && is_waiting && down > self.suspended).then(|| {
+        let is_waiting = matches!(seen.phase, Phase::Bulk | Phase::PreCopy);
+        (seen.is_suspended && is_waiting && down > self.suspended).then(|| {
             self.down_since = None;
-            Word::LinkGone(format!("the guest is suspended, and there was no link for {} s", down.as_secs()))
+            Verdict::LinkGone(format!(
+                "the guest is suspended, and there was no link for {} s",
+                down.as_secs()
+            ))
         })
     }
 
     /// The limit, when it becomes known, and when it becomes another: an operator who takes bandwidth gives time.
-    fn bound(&mut self, look: &Look) -> Option<Word> {
-        let allowed_bytes_per_s = look.limit_bytes_per_s.unwrap_or(u64::MAX);
+    fn bound(&mut self, seen: &Observation) -> Option<Verdict> {
+        let allowed_bytes_per_s = seen.limit_bytes_per_s.unwrap_or(u64::MAX);
         let limit = match self.wish {
             TimeLimit::None => return None,
             TimeLimit::Given(limit) => limit,
             TimeLimit::Computed => {
-                let is_known = look.goodput_bytes_per_s > 0 && self.busy >= BELIEVED_AFTER;
+                let is_known = seen.goodput_bytes_per_s > 0 && self.busy >= BELIEVED_AFTER;
                 let is_less = allowed_bytes_per_s < self.allowed_bytes_per_s;
                 if !is_known || (self.limit.is_some() && !is_less) {
                     return None;
                 }
-                let left_bytes = look.disk_left_bytes.saturating_add(look.ram_left_bytes);
-                let carried = look.goodput_bytes_per_s.min(allowed_bytes_per_s).max(1);
+                let left_bytes = seen.disk_left_bytes.saturating_add(seen.ram_left_bytes);
+                let carried = seen.goodput_bytes_per_s.min(allowed_bytes_per_s).max(1);
                 let bytes_take = Duration::from_secs(left_bytes / carried);
                 let limit = self.spent + BASE + bytes_take * FACTOR;
                 self.limit.map_or(limit, |before| before.max(limit))
             }
         };
         self.allowed_bytes_per_s = allowed_bytes_per_s;
-        (self.limit.replace(limit) != Some(limit)).then_some(Word::Bounded(limit))
+        (self.limit.replace(limit) != Some(limit)).then_some(Verdict::Bounded(limit))
     }
 
-    fn give_up(&self, look: &Look) -> Option<Word> {
-        let steps_take = STEPS_BYTES.checked_div(look.goodput_bytes_per_s).map(Duration::from_secs);
+    fn give_up(&self, seen: &Observation) -> Option<Verdict> {
+        let steps_take = STEPS_BYTES.checked_div(seen.goodput_bytes_per_s).map(Duration::from_secs);
         let patience = steps_take.unwrap_or_default().max(self.no_progress);
         let why = if self.spent.saturating_sub(self.nearer) > patience {
             format!("it has not come nearer to its end for {}", time(ms(patience)))
@@ -202,41 +205,41 @@ impl Convergence {
             let limit = self.limit.filter(|limit| self.spent > *limit)?;
             format!("it has taken {}, and may not take longer (--time-limit)", time(ms(limit)))
         };
-        let what = match look.phase {
+        let what = match seen.phase {
             Phase::Bulk => "the guest writes to its disks as fast as they are copied".to_owned(),
-            _ => format!("the guest dirties {} of memory", rate(look.ram_dirty_bytes_per_s)),
+            _ => format!("the guest dirties {} of memory", rate(seen.ram_dirty_bytes_per_s)),
         };
-        Some(Word::GiveUp(format!(
+        Some(Verdict::GiveUp(format!(
             "{why}, with the link up: {what}, and the link carries {}; let it stand still for longer \
              (--max-downtime) or for the whole move (--cold), or give it more bandwidth. The copies of its disks stay \
              there, and are gone on with",
-            rate(look.goodput_bytes_per_s)
+            rate(seen.goodput_bytes_per_s)
         )))
     }
 }
 
 impl Best {
     /// True if this is nearer than ever.
-    fn handle(&mut self, look: &Look) -> bool {
-        let left_bytes = match look.phase {
-            Phase::Bulk => look.disk_left_bytes,
-            _ => look.disk_left_bytes.saturating_add(look.ram_left_bytes),
+    fn handle(&mut self, seen: &Observation) -> bool {
+        let left_bytes = match seen.phase {
+            Phase::Bulk => seen.disk_left_bytes,
+            _ => seen.disk_left_bytes.saturating_add(seen.ram_left_bytes),
         };
-        if self.phase != Some(look.phase) {
+        if self.phase != Some(seen.phase) {
             *self = Self {
-                phase: Some(look.phase),
+                phase: Some(seen.phase),
                 left_bytes,
-                pass: look.ram_passes,
+                pass: seen.ram_passes,
                 pass_bytes: left_bytes,
                 is_pass_smaller: true,
             };
             return true;
         }
-        if look.ram_passes > self.pass {
+        if seen.ram_passes > self.pass {
             self.is_pass_smaller = (left_bytes as f64) < self.pass_bytes as f64 * CLEARLY_LESS;
             self.pass_bytes = self.pass_bytes.min(left_bytes);
-            (self.pass, self.left_bytes) = (look.ram_passes, left_bytes);
-            return self.is_pass_smaller || look.ram_passes <= PASSES_TO_FULL_SHARE;
+            (self.pass, self.left_bytes) = (seen.ram_passes, left_bytes);
+            return self.is_pass_smaller || seen.ram_passes <= PASSES_TO_FULL_SHARE;
         }
         let is_less = left_bytes < self.left_bytes;
         self.left_bytes = self.left_bytes.min(left_bytes);

@@ -58,6 +58,35 @@ pub struct Record {
     pub unix_ms: u64,
 }
 
+/// What a promise is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The migration's number.
+    pub migration: String,
+    /// Which guest.
+    pub guest: String,
+    /// The generation that its disks get by this migration.
+    pub generation: u64,
+    /// The other host.
+    pub peer: String,
+}
+
+impl Subject {
+    /// The record of a promise about it.
+    pub fn record(self, step: Step, unix_ms: u64) -> Record {
+        let Self { migration, guest, generation, peer } = self;
+        Record { migration, guest, generation, peer, step, unix_ms }
+    }
+}
+
+impl Record {
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
+        let Self { migration, guest, generation, peer, .. } = self.clone();
+        Subject { migration, guest, generation, peer }
+    }
+}
+
 /// Why a journal cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("line {line} of the journal is damaged: {what}")]

@@ -53,8 +53,64 @@ pub struct Refused {
     pub text: String,
 }
 
-/// QEMU's word for the state of a guest that it has paused because a disk failed it (`werror=stop`).
-pub const IO_ERROR: &str = "io-error";
+/// The state of a guest, as QEMU says it (`RunState` of its schema).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// It runs.
+    Running,
+    /// It was paused by order.
+    Paused,
+    /// It was never started, by order.
+    Prelaunch,
+    /// Its memory is awaited.
+    InMigrate,
+    /// QEMU has paused it because a disk failed it (`werror=stop`).
+    IoError,
+    /// Any other; what it means is QEMU's affair.
+    Other(String),
+}
+
+impl RunState {
+    /// Reads QEMU's word.
+    pub fn read(word: &str) -> Self {
+        match word {
+            "running" => RunState::Running,
+            "paused" => RunState::Paused,
+            "prelaunch" => RunState::Prelaunch,
+            "inmigrate" => RunState::InMigrate,
+            "io-error" => RunState::IoError,
+            other => RunState::Other(other.to_owned()),
+        }
+    }
+
+    /// QEMU's word.
+    pub fn word(&self) -> &str {
+        match self {
+            RunState::Running => "running",
+            RunState::Paused => "paused",
+            RunState::Prelaunch => "prelaunch",
+            RunState::InMigrate => "inmigrate",
+            RunState::IoError => "io-error",
+            RunState::Other(word) => word,
+        }
+    }
+
+    /// It stands still because somebody wants it to.
+    pub fn is_paused_by_order(&self) -> bool {
+        matches!(self, RunState::Paused | RunState::Prelaunch)
+    }
+
+    /// It runs, or would if its own disk did not fail.
+    pub fn wants_to_run(&self) -> bool {
+        matches!(self, RunState::Running | RunState::IoError)
+    }
+}
+
+impl std::fmt::Display for RunState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
 
 /// How the cards of a guest that has come announce themselves (`announce-self`): once at once, then `rounds - 1` times more
 /// after pauses that grow from `initial_ms` by `step_ms` to `max_ms`.
@@ -210,6 +266,11 @@ impl MigrateInfo {
             status: answer["status"].as_str().unwrap_or_default().to_owned(),
             ..Self::default()
         })
+    }
+
+    /// The whole guest has gone over, as far as this QEMU knows.
+    pub fn is_completed(&self) -> bool {
+        self.status == "completed"
     }
 
     /// Nothing more will happen: completed, failed or cancelled.

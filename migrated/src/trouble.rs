@@ -1,7 +1,7 @@
 //! A disk that fails while its guest moves, at either host: what is said of it, and for how long that may go on.
 //!
 //! ```text
-//! failures that blockd counts ── handle_look(now) ──► begun: said once, and nothing is paused meanwhile
+//! failures that blockd counts ── handle_sample(now) ──► begun: said once, and nothing is paused meanwhile
 //!                                                 ├─► over: quiet for a while
 //!                                                 └── lasts(now) ─► too long: the migration is given up
 //! ```
@@ -25,7 +25,7 @@ const SAID_AGAIN: Duration = Duration::from_secs(60);
 /// A disk at whose control socket nobody has listened for so long is gone.
 const GONE_AFTER: Duration = Duration::from_secs(3);
 
-/// The death of the source's own blockd is noticed within five seconds (S3-17), some looks a second included.
+/// The death of the source's own blockd is noticed within five seconds (S3-17), some samples a second included.
 const _: () = assert!(GONE_AFTER.as_secs() < 5);
 
 /// A disk whose daemon has ended with its supervisor: nobody starts it again, so there is nothing to wait for. While its
@@ -37,7 +37,7 @@ pub struct Absence {
 
 impl Absence {
     /// Takes in whether somebody listens there now. True: it is gone for good.
-    pub fn handle_look(&mut self, now: Duration, is_there: bool) -> bool {
+    pub fn handle_sample(&mut self, now: Duration, is_there: bool) -> bool {
         if is_there {
             self.since = None;
             return false;
@@ -101,7 +101,7 @@ pub struct Trouble {
 
 impl Trouble {
     /// Takes in what blockd says now.
-    pub fn handle_look(&mut self, now: Duration, found: &Replication) -> Option<Change> {
+    pub fn handle_sample(&mut self, now: Duration, found: &Replication) -> Option<Change> {
         let (reads, replica) = (found.read_failures_total, found.replica_failures_total);
         // One that shows less has been started anew, and counts from nothing.
         let grown = |now: u64, before: u64| now > if now < before { 0 } else { before };
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn a_disk_at_whose_socket_nobody_listens_is_gone_within_five_seconds_and_one_that_is_back_is_not() {
         let mut absence = Absence::default();
-        let looks = || (0..200).map(|look| at(10_000 + look * 100));
-        let gone_at = looks().find(|now| absence.handle_look(*now, false)).expect("it is gone");
+        let samples = || (0..200).map(|look| at(10_000 + look * 100));
+        let gone_at = samples().find(|now| absence.handle_sample(*now, false)).expect("it is gone");
         assert!(gone_at - at(10_000) <= at(5_000), "{gone_at:?}");
         let mut absence = Absence::default();
-        for now in looks() {
+        for now in samples() {
             let second = now.as_millis() / 1000 % 2;
-            assert!(!absence.handle_look(now, second == 0), "it comes back every second");
+            assert!(!absence.handle_sample(now, second == 0), "it comes back every second");
         }
     }
 
@@ -200,11 +200,11 @@ mod tests {
     #[test]
     fn a_disk_that_fails_again_and_again_fails_since_the_first_time() {
         let mut trouble = Trouble::default();
-        assert_eq!(trouble.handle_look(at(0), &found(0, 0, "")), None);
+        assert_eq!(trouble.handle_sample(at(0), &found(0, 0, "")), None);
         assert_eq!(trouble.lasts(at(0)), None);
-        assert_eq!(trouble.handle_look(at(1000), &found(0, 1, "x")), Some(Change::Begun));
+        assert_eq!(trouble.handle_sample(at(1000), &found(0, 1, "x")), Some(Change::Begun));
         for second in 2..60 {
-            assert_eq!(trouble.handle_look(at(second * 1000), &found(0, second, "x")), None);
+            assert_eq!(trouble.handle_sample(at(second * 1000), &found(0, second, "x")), None);
         }
         assert_eq!(trouble.lasts(at(61_000)), Some(at(60_000)));
     }
@@ -212,33 +212,33 @@ mod tests {
     #[test]
     fn a_disk_that_is_quiet_for_a_while_works_again_and_may_fail_anew() {
         let mut trouble = Trouble::default();
-        trouble.handle_look(at(0), &found(1, 0, "x"));
-        assert_eq!(trouble.handle_look(at(4999), &found(1, 0, "x")), None);
-        assert_eq!(trouble.handle_look(at(5000), &found(1, 0, "x")), Some(Change::Over));
+        trouble.handle_sample(at(0), &found(1, 0, "x"));
+        assert_eq!(trouble.handle_sample(at(4999), &found(1, 0, "x")), None);
+        assert_eq!(trouble.handle_sample(at(5000), &found(1, 0, "x")), Some(Change::Over));
         assert_eq!(trouble.lasts(at(5000)), None);
-        assert_eq!(trouble.handle_look(at(9000), &found(1, 0, "x")), None);
-        assert_eq!(trouble.handle_look(at(9100), &found(2, 0, "x")), Some(Change::Begun));
+        assert_eq!(trouble.handle_sample(at(9000), &found(1, 0, "x")), None);
+        assert_eq!(trouble.handle_sample(at(9100), &found(2, 0, "x")), Some(Change::Begun));
         assert_eq!(trouble.lasts(at(9200)), Some(at(100)));
     }
 
     #[test]
     fn a_blockd_that_counts_from_nothing_is_no_failure_and_its_first_one_is() {
         let mut trouble = Trouble::default();
-        trouble.handle_look(at(0), &found(7, 7, "x"));
-        trouble.handle_look(at(5000), &found(7, 7, "x"));
-        assert_eq!(trouble.handle_look(at(6000), &found(0, 0, "")), None);
-        assert_eq!(trouble.handle_look(at(6100), &found(1, 0, "y")), Some(Change::Begun));
+        trouble.handle_sample(at(0), &found(7, 7, "x"));
+        trouble.handle_sample(at(5000), &found(7, 7, "x"));
+        assert_eq!(trouble.handle_sample(at(6000), &found(0, 0, "")), None);
+        assert_eq!(trouble.handle_sample(at(6100), &found(1, 0, "y")), Some(Change::Begun));
     }
 
     #[test]
     fn a_full_disk_is_told_apart_from_a_broken_one_and_its_host_is_named() {
         let mut trouble = Trouble::default();
         let full = "cannot write 4096 bytes at 0: No space left on device (os error 28)";
-        trouble.handle_look(at(0), &found(0, 1, full));
+        trouble.handle_sample(at(0), &found(0, 1, full));
         assert_eq!(trouble.words("vda", "a", "b"), format!("the copy of disk \"vda\" at b fails: {full}"));
         assert_eq!(trouble.remedy("a", "b"), "make room in images_dir of b");
         let broken = "cannot read 65536 bytes at 0: Input/output error (os error 5)";
-        trouble.handle_look(at(1), &found(1, 1, broken));
+        trouble.handle_sample(at(1), &found(1, 1, broken));
         assert_eq!(trouble.words("vda", "a", "b"), format!("disk \"vda\" at a fails: {broken}"));
         assert_eq!(trouble.remedy("a", "b"), "look at that disk of a");
     }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sidecar::Role;
+
 /// Everything, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -49,6 +51,13 @@ pub struct Identity {
     pub cache: String,
     /// What the daemon has given up, like "landlock 7, seccomp, no capabilities"; or "off".
     pub confinement: String,
+}
+
+impl Identity {
+    /// It is a copy that is being received: no disk yet.
+    pub fn is_replica(&self) -> bool {
+        self.role == Role::Replica.name()
+    }
 }
 
 /// The replica, seen from the source.

@@ -9,8 +9,8 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-fn bulk(disk_left_bytes: u64) -> Look {
-    Look {
+fn bulk(disk_left_bytes: u64) -> Observation {
+    Observation {
         phase: Phase::Bulk,
         is_link_up: true,
         is_suspended: false,
@@ -23,9 +23,9 @@ fn bulk(disk_left_bytes: u64) -> Look {
     }
 }
 
-fn pass(ram_passes: u64, ram_left_bytes: u64) -> Look {
+fn pass(ram_passes: u64, ram_left_bytes: u64) -> Observation {
     let ram_dirty_bytes_per_s = 2 * MIB;
-    Look { phase: Phase::PreCopy, ram_left_bytes, ram_passes, ram_dirty_bytes_per_s, ..bulk(0) }
+    Observation { phase: Phase::PreCopy, ram_left_bytes, ram_passes, ram_dirty_bytes_per_s, ..bulk(0) }
 }
 
 fn usual(wish: TimeLimit) -> Convergence {
@@ -33,10 +33,14 @@ fn usual(wish: TimeLimit) -> Convergence {
 }
 
 /// Looks once a second until something is said that is no bound; when, and what.
-fn run(clocks: &mut Convergence, from: u64, looks: impl Iterator<Item = Look>) -> Option<(u64, Word)> {
+fn run(
+    clocks: &mut Convergence,
+    from: u64,
+    looks: impl Iterator<Item = Observation>,
+) -> Option<(u64, Verdict)> {
     (from..).zip(looks).find_map(|(second, look)| {
-        let word = clocks.handle_look(&look, seconds(second))?;
-        (!matches!(word, Word::Bounded(_))).then_some((second, word))
+        let word = clocks.handle_sample(&look, seconds(second))?;
+        (!matches!(word, Verdict::Bounded(_))).then_some((second, word))
     })
 }
 
@@ -54,13 +58,13 @@ fn disks_that_are_written_as_fast_as_they_are_copied_are_given_up() {
         (0..2000).map(|second| bulk(if second < 100 { 500 - second } else { 401 + second % 3 } * MIB));
     let (second, word) = run(&mut clocks, 0, looks).expect("it never ends");
     assert_eq!(second, 99 + 10 * MIN + 1);
-    let Word::GiveUp(why) = word else { panic!("{word:?}") };
+    let Verdict::GiveUp(why) = word else { panic!("{word:?}") };
     assert!(why.contains("10 min") && why.contains("writes to its disks") && why.contains("--cold"), "{why}");
 }
 
 #[test]
 fn a_very_thin_link_has_time_for_what_is_acknowledged_at_once() {
-    let thin = |left| Look { goodput_bytes_per_s: 8000, ..bulk(left) };
+    let thin = |left| Observation { goodput_bytes_per_s: 8000, ..bulk(left) };
     let looks = (0..20_000).map(|second| thin((100 - second / 2000) * 16 * MIB));
     assert_eq!(run(&mut usual(TimeLimit::None), 0, looks), None);
     let (second, _) =
@@ -78,7 +82,7 @@ fn passes_over_the_memory_have_to_become_smaller_once_qemu_has_all_of_the_downti
     let (second, word) = run(&mut clocks, 0, first.chain(later)).expect("it never ends");
     // The passes up to the one with the full share count, and ten minutes more.
     assert_eq!(second, 60 * MIN + (PASSES_TO_FULL_SHARE - 2) * 60 + 10 * MIN + 1);
-    assert!(matches!(word, Word::GiveUp(why) if why.contains("16.8 Mbit/s of memory")));
+    assert!(matches!(word, Verdict::GiveUp(why) if why.contains("16.8 Mbit/s of memory")));
 
     // The same with passes that shrink goes on.
     let shrinking = (2..40).flat_map(|number| {
@@ -92,47 +96,47 @@ fn passes_over_the_memory_have_to_become_smaller_once_qemu_has_all_of_the_downti
 #[test]
 fn a_link_that_is_down_counts_for_nothing() {
     let mut clocks = usual(TimeLimit::Given(seconds(5 * MIN)));
-    let down = Look { is_link_up: false, ..bulk(MIB) };
-    let times = std::iter::repeat_n::<Look>;
+    let down = Observation { is_link_up: false, ..bulk(MIB) };
+    let times = std::iter::repeat_n::<Observation>;
     let looks = times(bulk(MIB), 60).chain(times(down, 7200)).chain(times(bulk(MIB), 600));
     let (second, word) = run(&mut clocks, 0, looks).expect("it never ends");
     assert_eq!(second, 7200 + 5 * MIN + 1);
-    assert!(matches!(word, Word::GiveUp(why) if why.contains("5 min") && why.contains("--time-limit")));
+    assert!(matches!(word, Verdict::GiveUp(why) if why.contains("5 min") && why.contains("--time-limit")));
 }
 
 #[test]
 fn the_limit_follows_from_bytes_and_rate_and_is_said_when_these_are_known() {
     let mut clocks = usual(TimeLimit::Computed);
     let mut said = Vec::new();
-    let unknown = Look { goodput_bytes_per_s: 0, ..bulk(1000 * MIB) };
+    let unknown = Observation { goodput_bytes_per_s: 0, ..bulk(1000 * MIB) };
     for (second, look) in [unknown; 5].into_iter().chain([bulk(1000 * MIB); 5]).enumerate() {
-        said.extend(clocks.handle_look(&look, seconds(second as u64)).map(|word| (second, word)));
+        said.extend(clocks.handle_sample(&look, seconds(second as u64)).map(|word| (second, word)));
     }
     let limit = seconds(5) + BASE + seconds(1512) * FACTOR;
-    assert_eq!(said, [(5, Word::Bounded(limit))]);
+    assert_eq!(said, [(5, Verdict::Bounded(limit))]);
     // Less bandwidth, more time; more bandwidth, no less.
-    let slower = Look { limit_bytes_per_s: Some(MIB / 2), ..bulk(1000 * MIB) };
-    let bounded = clocks.handle_look(&slower, seconds(10));
+    let slower = Observation { limit_bytes_per_s: Some(MIB / 2), ..bulk(1000 * MIB) };
+    let bounded = clocks.handle_sample(&slower, seconds(10));
     let longer = seconds(10) + BASE + seconds(3024) * FACTOR;
-    assert_eq!(bounded, Some(Word::Bounded(longer)));
-    assert_eq!(clocks.handle_look(&bulk(900 * MIB), seconds(11)), None);
+    assert_eq!(bounded, Some(Verdict::Bounded(longer)));
+    assert_eq!(clocks.handle_sample(&bulk(900 * MIB), seconds(11)), None);
     assert_eq!(clocks.limit(), Some(longer));
 }
 
 #[test]
 fn a_suspended_guest_waits_for_its_link_for_a_while_only() {
-    let down = Look { is_link_up: false, ..bulk(MIB) };
-    let suspended = Look { is_suspended: true, ..down };
+    let down = Observation { is_link_up: false, ..bulk(MIB) };
+    let suspended = Observation { is_suspended: true, ..down };
     let mut clocks = usual(TimeLimit::Computed);
     assert_eq!(run(&mut clocks, 0, std::iter::repeat_n(down, 1000)), None);
     let mut clocks = usual(TimeLimit::Computed);
     let flapping = [bulk(MIB), suspended].into_iter().cycle().take(1000);
-    assert_eq!(run(&mut clocks, 0, flapping.map(|look| Look { is_suspended: true, ..look })), None);
+    assert_eq!(run(&mut clocks, 0, flapping.map(|look| Observation { is_suspended: true, ..look })), None);
     let (second, word) =
         run(&mut clocks, 1000, std::iter::repeat_n(suspended, 100)).expect("it waits for ever");
     assert_eq!(second, 999 + 21);
-    assert!(matches!(word, Word::LinkGone(_)));
+    assert!(matches!(word, Verdict::LinkGone(_)));
     // Nobody waits where it goes on already.
-    let recovering = Look { phase: Phase::Recovering, ..suspended };
+    let recovering = Observation { phase: Phase::Recovering, ..suspended };
     assert_eq!(run(&mut usual(TimeLimit::Computed), 0, std::iter::repeat_n(recovering, 100)), None);
 }

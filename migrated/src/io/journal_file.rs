@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use thiserror::Error;
+use tokio::task::block_in_place;
 
 use crate::journal::{
-    Account, Damaged, Record, Step, decode, encode, handed_over, is_from, last_step, verdict,
+    Account, Damaged, Record, Step, Subject, decode, encode, handed_over, is_from, last_step, verdict,
 };
 use crate::quantity::ms;
 
@@ -120,14 +121,14 @@ impl JournalFile {
         Ok(Self { path: path.to_owned(), inner: Mutex::new(inner) })
     }
 
-    /// Appends a record; it is durable when this returns. Blocks for as long as the disk takes.
-    pub fn append(&self, record: Record) -> Result<Durable, JournalError> {
-        let step = record.step;
-        self.append_locked(&mut self.lock(), record)?;
+    /// Promises something; it is durable when this returns. The thread waits for as long as the disk takes, and others go on
+    /// with its other tasks meanwhile.
+    pub fn promise(&self, subject: Subject, step: Step) -> Result<Durable, JournalError> {
+        block_in_place(|| self.append(&mut self.lock(), subject.record(step, unix_ms())))?;
         Ok(Durable(step))
     }
 
-    fn append_locked(&self, inner: &mut Inner, record: Record) -> Result<(), JournalError> {
+    fn append(&self, inner: &mut Inner, record: Record) -> Result<(), JournalError> {
         if inner.broken {
             return Err(JournalError::Broken { path: self.path.clone() });
         }
@@ -152,18 +153,19 @@ impl JournalFile {
     }
 
     /// Promises *taken* or *refused*, unless one of them was promised before: that one holds for ever (M2). Gives what
-    /// holds now, durable. Refused: a migration that does not come from the record's peer.
-    pub fn decide(&self, record: Record) -> Result<bool, JournalError> {
-        let mut inner = self.lock();
-        if !is_from(&inner.records, &record.migration, &record.peer) {
-            return Err(JournalError::Foreign { migration: record.migration, peer: record.peer });
-        }
-        if let Some(taken) = verdict(&inner.records, &record.migration) {
-            return Ok(taken);
-        }
-        let taken = record.step == Step::Taken;
-        self.append_locked(&mut inner, record)?;
-        Ok(taken)
+    /// holds now, durable. Refused: a migration that does not come from the subject's peer. Waits like [`Self::promise`].
+    pub fn decide(&self, subject: Subject, step: Step) -> Result<bool, JournalError> {
+        block_in_place(|| {
+            let mut inner = self.lock();
+            if !is_from(&inner.records, &subject.migration, &subject.peer) {
+                return Err(JournalError::Foreign { migration: subject.migration, peer: subject.peer });
+            }
+            if let Some(taken) = verdict(&inner.records, &subject.migration) {
+                return Ok(taken);
+            }
+            self.append(&mut inner, subject.record(step, unix_ms()))?;
+            Ok(step == Step::Taken)
+        })
     }
 
     /// What is written about a migration.
@@ -201,7 +203,7 @@ impl JournalFile {
     }
 }
 
-/// The time of a record.
+/// The time of a record, or of a report.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, ms)
 }
@@ -210,15 +212,8 @@ pub fn unix_ms() -> u64 {
 mod tests {
     use super::*;
 
-    fn record(step: Step) -> Record {
-        Record {
-            migration: "m".into(),
-            guest: "g".into(),
-            generation: 1,
-            peer: "p".into(),
-            step,
-            unix_ms: unix_ms(),
-        }
+    fn subject() -> Subject {
+        Subject { migration: "m".into(), guest: "g".into(), generation: 1, peer: "p".into() }
     }
 
     #[test]
@@ -226,14 +221,14 @@ mod tests {
         let path = std::env::temp_dir().join(format!("journal-{}", std::process::id()));
         let _ = fs::remove_file(&path);
         let journal = JournalFile::open(&path).unwrap();
-        journal.append(record(Step::Begun)).unwrap();
-        journal.append(record(Step::Releasing)).unwrap();
+        journal.promise(subject(), Step::Begun).unwrap();
+        journal.promise(subject(), Step::Releasing).unwrap();
         drop(journal);
         let torn = fs::metadata(&path).unwrap().len() - 3;
         OpenOptions::new().write(true).open(&path).unwrap().set_len(torn).unwrap();
         let journal = JournalFile::open(&path).unwrap();
         assert_eq!(journal.last_step("m"), Some(Step::Begun));
-        journal.append(record(Step::Taken)).unwrap();
+        journal.promise(subject(), Step::Taken).unwrap();
         drop(journal);
         let journal = JournalFile::open(&path).unwrap();
         assert_eq!((journal.records().len(), journal.verdict("m")), (2, Some(true)));
@@ -254,11 +249,11 @@ mod tests {
         let path = std::env::temp_dir().join(format!("journal-verdict-{}", std::process::id()));
         let _ = fs::remove_file(&path);
         let journal = JournalFile::open(&path).unwrap();
-        assert!(!journal.decide(record(Step::Refused)).unwrap());
-        assert!(!journal.decide(record(Step::Taken)).unwrap(), "refused before");
+        assert!(!journal.decide(subject(), Step::Refused).unwrap());
+        assert!(!journal.decide(subject(), Step::Taken).unwrap(), "refused before");
         assert_eq!(journal.records().len(), 1);
-        let stranger = Record { peer: "stranger".into(), ..record(Step::Refused) };
-        assert!(matches!(journal.decide(stranger), Err(JournalError::Foreign { .. })));
+        let stranger = Subject { peer: "stranger".into(), ..subject() };
+        assert!(matches!(journal.decide(stranger, Step::Refused), Err(JournalError::Foreign { .. })));
         assert_eq!(journal.records().len(), 1);
         fs::remove_file(&path).unwrap();
     }
@@ -274,8 +269,8 @@ mod tests {
                 broken: false,
             }),
         };
-        assert!(matches!(full.append(record(Step::Taken)), Err(JournalError::Io { .. })));
+        assert!(matches!(full.promise(subject(), Step::Taken), Err(JournalError::Io { .. })));
         assert_eq!(full.verdict("m"), None);
-        assert!(matches!(full.append(record(Step::Taken)), Err(JournalError::Broken { .. })));
+        assert!(matches!(full.promise(subject(), Step::Taken), Err(JournalError::Broken { .. })));
     }
 }

@@ -39,6 +39,7 @@ use crate::io::process::Process;
 use crate::io::qmp::{Qmp, QmpError};
 use crate::io::tap::{Tap, TapError};
 use crate::qemu::Accelerator;
+use crate::qmp::RunState;
 
 /// How long QEMU may take to end once it was told.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -202,8 +203,8 @@ impl Machine {
         &self.inner.layout
     }
 
-    /// QEMU's word for the guest's state.
-    pub async fn state(&self) -> Result<String, QmpError> {
+    /// The guest's state.
+    pub async fn state(&self) -> Result<RunState, QmpError> {
         self.inner.qmp.state().await
     }
 
@@ -233,7 +234,7 @@ impl Machine {
 
     /// Pauses the guest, writes its state into the file at `path`, and ends it. On failure it goes on as before.
     pub async fn save(&self, path: &Path) -> Result<(), MachineError> {
-        let was_running = self.state().await? == "running";
+        let was_running = self.state().await? == RunState::Running;
         self.pause().await?;
         let saved = saved::save(&self.inner.qmp, &self.inner.layout, path).await;
         match &saved {

@@ -31,7 +31,7 @@ use tokio::time::timeout;
 use tracing::{debug, trace, warn};
 
 use self::line::{Line, read_line};
-use crate::qmp::{Event, Message, Refused, Version, command_line, commands_of, parse_line};
+use crate::qmp::{Event, Message, Refused, RunState, Version, command_line, commands_of, parse_line};
 
 /// Events that a slow subscriber may be behind.
 const EVENTS_KEPT: usize = 256;
@@ -190,10 +190,10 @@ impl Qmp {
         }
     }
 
-    /// QEMU's word for the guest's state ("running", "paused", "inmigrate", "postmigrate", …).
-    pub async fn state(&self) -> Result<String, QmpError> {
+    /// The guest's state.
+    pub async fn state(&self) -> Result<RunState, QmpError> {
         let answer = self.call("query-status", json!({})).await?;
-        Ok(answer["status"].as_str().unwrap_or_default().to_owned())
+        Ok(RunState::read(answer["status"].as_str().unwrap_or_default()))
     }
 
     /// The devices that were plugged in, by their names; those of the board are not among them.

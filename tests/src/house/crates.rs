@@ -31,6 +31,18 @@ pub fn direction(name: &str, manifest: &str) -> Vec<Finding> {
         .collect()
 }
 
+/// Crates of others in the manifest of one of ours for which `page` has no row, and so no reason.
+pub fn without_a_reason(name: &str, manifest: &str, page: &str) -> Vec<Finding> {
+    dependencies(manifest)
+        .filter(|(_, dependency)| MAY_IMPORT.iter().all(|(known, _)| known != dependency))
+        .filter(|(_, dependency)| !page.lines().any(|line| line.starts_with(&format!("| {dependency} |"))))
+        .map(|(line, dependency)| {
+            let what = format!("{dependency} has no row in docs/dependencies.md: say what it is better than");
+            Finding { path: format!("{name}/Cargo.toml"), line, what }
+        })
+        .collect()
+}
+
 /// The crates of the workspace, as its manifest lists them.
 pub fn members(workspace_manifest: &str) -> Vec<String> {
     let list = workspace_manifest.split_once("members = [").map_or("", |(_, rest)| rest);
@@ -60,7 +72,7 @@ fn dependencies(manifest: &str) -> impl Iterator<Item = (usize, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{direction, members};
+    use super::{direction, members, without_a_reason};
 
     #[test]
     fn an_import_against_the_direction_is_found_in_every_kind_of_table() {
@@ -83,6 +95,15 @@ mod tests {
         let manifest =
             "[package]\nname = \"blockd\"\n[dependencies]\nthrottle = \"1\"\n[features]\nmigrated = []\n";
         assert_eq!(direction("blockd", manifest), []);
+    }
+
+    #[test]
+    fn a_dependency_without_a_reason_is_found() {
+        let manifest = "[dependencies]\nthrottle = \"1\"\nserde.workspace = true\nnew = \"1\"\n";
+        let found =
+            without_a_reason("blockd", manifest, "| crate | used for |\n|---|---|\n| serde | values |\n");
+        assert_eq!((found.len(), found[0].line), (1, 4));
+        assert!(found[0].what.starts_with("new has no row"));
     }
 
     #[test]

@@ -51,6 +51,18 @@ fn crates_import_in_one_direction() {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let page = fs::read_to_string(root().join("docs/dependencies.md")).expect("the page can be read");
+    let manifest = |name: &str| fs::read_to_string(root().join(name).join("Cargo.toml")).expect("a manifest");
+    assert_none(
+        crate_names()
+            .into_iter()
+            .flat_map(|name| crates::without_a_reason(name, &manifest(name), &page))
+            .collect(),
+    );
+}
+
+#[test]
 fn modules_import_in_a_line() {
     let sources = sources();
     let of_crate = |name: &str| -> Vec<&Source> {

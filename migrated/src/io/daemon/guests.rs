@@ -13,7 +13,7 @@ use crate::io::machine::{DiskRoles, Machine, MachineError, Start};
 use crate::io::registry::{Claim, Known, Task};
 use crate::io::site::Site;
 use crate::journal::{Record, Step};
-use crate::qmp::IO_ERROR;
+use crate::qmp::RunState;
 use crate::trouble::of_the_guest;
 
 /// How long a guest may take to switch itself off.
@@ -132,14 +132,19 @@ async fn state(known: &Known<Machine>) -> GuestState {
     let state = match (&known.task, &known.machine, &record.moved_to) {
         (Some(Task::Leave { .. }), ..) => "migrating".to_owned(),
         (Some(Task::Arrive { .. }), None, _) => "incoming".to_owned(),
-        (_, Some(machine), _) => machine.state().await.unwrap_or_else(|error| format!("unknown ({error})")),
+        (_, Some(machine), _) => match machine.state().await {
+            Ok(state) => state.to_string(),
+            Err(error) => format!("unknown ({error})"),
+        },
         (_, None, Some(_)) => "moved".to_owned(),
         (_, None, None) => "stopped".to_owned(),
     };
     let remark = match (&known.task, &record.moved_to) {
         (Some(task), _) => task.words(),
         (None, Some(host)) => format!("moved to {host}, generation {}", record.generation),
-        (None, None) if state == IO_ERROR => of_the_guest(&record.guest.name, "a disk of its own failed"),
+        (None, None) if state == RunState::IoError.word() => {
+            of_the_guest(&record.guest.name, "a disk of its own failed")
+        }
         (None, None) => String::new(),
     };
     GuestState {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use tokio::time::timeout;
 
 use crate::api::{Failure, FailureCode, Recovery};
-use crate::io::journal_file::{JournalError, unix_ms};
+use crate::io::journal_file::JournalError;
 use crate::io::link::Link;
 use crate::io::site::Site;
 use crate::io::source::control;
@@ -144,10 +144,9 @@ fn take_back(
         return refused(message, "what it says is done without your word; see `migrated status`");
     }
     if last.step == Step::Started {
-        let done = Record { step: Step::Done, unix_ms: unix_ms(), ..last.clone() };
         let failed =
             |error: JournalError| Failure::new(FailureCode::Failed, error.to_string(), "look at state_dir");
-        tokio::task::block_in_place(|| site.journal.append(done)).map_err(failed)?;
+        site.journal.promise(last.subject(), Step::Done).map_err(failed)?;
         return Ok(format!(
             "by your word {peer} is gone: the guest is here, and `migrated run` may start it"
         ));

@@ -91,7 +91,7 @@ impl Arrival {
             bail!("generation {generation} was asked for, {} is reserved", self.reserve.generation);
         }
         let memory = self.machine.qmp().query_migrate().await?;
-        if memory.status != "completed" {
+        if !memory.is_completed() {
             bail!("QEMU says that the memory is {:?}, not completed", memory.status);
         }
         for disk in self.machine.disks() {
@@ -109,7 +109,7 @@ impl Arrival {
         self.site.hold_points.pass("destination-start").await;
         let generation = self.reserve.generation;
         for disk in self.machine.disks() {
-            if disk.status().await?.identity.role == "replica" {
+            if disk.status().await?.identity.is_replica() {
                 disk.call(Command::Promote { generation }).await?;
             }
         }

@@ -25,6 +25,7 @@ use crate::guest::{Nic, parse_mac};
 use crate::io::site::Site;
 use crate::io::zones::{ZoneFault, authority, try_name_in};
 use crate::peer::Reserve;
+use crate::qmp::RunState;
 
 /// What of names stands against a reservation, and what is only worth knowing.
 #[derive(Debug, Default)]
@@ -190,9 +191,9 @@ async fn prove(arrival: &Arrival, nic: &Nic, own: Ipv4Addr, new: Ipv4Addr) -> Re
     }
     let state =
         arrival.machine.qmp().state().await.context("the guest answers nothing, and its QEMU neither")?;
-    match state.as_str() {
-        "running" => Ok(Proof::Runs),
-        "paused" | "prelaunch" => Ok(Proof::StandsStill),
+    match state {
+        RunState::Running => Ok(Proof::Runs),
+        state if state.is_paused_by_order() => Ok(Proof::StandsStill),
         state => bail!("the guest is {state}"),
     }
 }

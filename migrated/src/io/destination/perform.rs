@@ -12,9 +12,9 @@ use super::reserve::{self, Kept};
 use super::trial::Trial;
 use super::{Visit, names, taken_back};
 use crate::destination::{Action, Arriving, Destination, Event, Promise, Trouble};
-use crate::io::journal_file::{JournalError, unix_ms};
+use crate::io::journal_file::JournalError;
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
+use crate::journal::{Step, Subject};
 use crate::peer::{Answer, Request, Reserve};
 use crate::phase::Outcome;
 use crate::report::Report;
@@ -163,12 +163,11 @@ impl Visit {
             // A moment later the guest would be this host's without its memory, which the source has still (M8).
             return Err("its QEMU has ended".to_owned());
         }
-        let record =
-            Record { migration, guest, generation, peer: self.peer.clone(), step, unix_ms: unix_ms() };
-        let written = tokio::task::block_in_place(|| match step {
-            Step::Taken | Step::Refused => self.site.journal.decide(record),
-            _ => self.site.journal.append(record).map(|durable| durable.step() != Step::HandedBack),
-        });
+        let subject = Subject { migration, guest, generation, peer: self.peer.clone() };
+        let written = match step {
+            Step::Taken | Step::Refused => self.site.journal.decide(subject, step),
+            _ => self.site.journal.promise(subject, step).map(|durable| durable.step() != Step::HandedBack),
+        };
         written.map_err(|error: JournalError| {
             let error = anyhow::Error::from(error);
             tracing::error!(source = self.peer, "a promise is not made: {error:#}");

@@ -67,7 +67,7 @@ impl Ports {
 pub async fn loaded(machine: &Machine, ports: &Ports) -> Result<()> {
     ports.pass().await?;
     let found = machine.qmp().migration_until(ASKED_EVERY, MigrateInfo::has_ended).await?;
-    if found.status != "completed" {
+    if !found.is_completed() {
         bail!("the destination's QEMU could not take the memory: {}", found.error_desc);
     }
     Ok(())

@@ -16,12 +16,11 @@ use tracing::{error, info, warn};
 use super::arrival::{Arrival, KeptArrival, remove_copy};
 use super::taken_back::give_disks_up;
 use crate::guest::Guest;
-use crate::io::journal_file::unix_ms;
 use crate::io::machine::{Layout, Machine, MachineError};
 use crate::io::registry::Task;
 use crate::io::site::Site;
 use crate::io::source::{ask_for_ever, tunnel_numbers, tunnels_of};
-use crate::journal::{Record, Step};
+use crate::journal::{Step, Subject};
 use crate::peer::{Answer, Request};
 use crate::recover::{AtDestination, destination as decide};
 use crate::status::Status;
@@ -48,7 +47,7 @@ async fn recover_one(site: &Arc<Site>, kept: KeptArrival) -> Result<()> {
     let (id, guest) = (&kept.reserve.migration, &kept.reserve.guest);
     let machine = adopt(site, guest).await.context("cannot tell whether its QEMU runs")?;
     let holds_guest = match &machine {
-        Some(machine) => machine.qmp().query_migrate().await.is_ok_and(|found| found.status == "completed"),
+        Some(machine) => machine.qmp().query_migrate().await.is_ok_and(|found| found.is_completed()),
         None => false,
     };
     let next = decide(&site.journal.records(), id, holds_guest);
@@ -86,15 +85,13 @@ async fn adopt(site: &Site, guest: &Guest) -> Result<Option<Machine>, MachineErr
 }
 
 fn promise(site: &Site, kept: &KeptArrival, step: Step) -> Result<()> {
-    let record = Record {
+    let subject = Subject {
         migration: kept.reserve.migration.clone(),
         guest: kept.reserve.guest.name.clone(),
         generation: kept.reserve.generation,
         peer: kept.source.clone(),
-        step,
-        unix_ms: unix_ms(),
     };
-    tokio::task::block_in_place(|| site.journal.append(record))?;
+    site.journal.promise(subject, step)?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::io::host::facts;
 use crate::io::machine::{DiskRoles, Machine, Start};
 use crate::io::registry::{MigrationHandle, Task};
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
+use crate::journal::{Step, Subject};
 use crate::peer::{Reserve, Reserved};
 use crate::phase::Phase;
 use crate::status::Status;
@@ -208,22 +208,18 @@ async fn start(
     let guest = &reserve.guest;
     let task = Task::Arrive { migration: reserve.migration.clone(), from: source.to_owned() };
     let claim = site.guests.claim_new(guest.clone(), task)?;
-    let record = Record {
+    let subject = Subject {
         migration: reserve.migration.clone(),
         guest: guest.name.clone(),
         generation: reserve.generation,
         peer: source.to_owned(),
-        step: Step::Reserved,
-        unix_ms: crate::io::journal_file::unix_ms(),
     };
     let started = async {
         let kept =
             KeptArrival { source: source.to_owned(), reserve: reserve.clone(), reserved: reserved.clone() };
-        tokio::task::block_in_place(|| {
-            let saved = site.arrivals_kept.save(&guest.name, &kept);
-            saved.context("cannot write down in state_dir what is to come")?;
-            anyhow::Ok(site.journal.append(record)?)
-        })?;
+        let saved = tokio::task::block_in_place(|| site.arrivals_kept.save(&guest.name, &kept));
+        saved.context("cannot write down in state_dir what is to come")?;
+        site.journal.promise(subject, Step::Reserved)?;
         let sizes: BTreeMap<String, u64> =
             reserve.disks.iter().map(|disk| (disk.id.clone(), disk.size_bytes)).collect();
         let roles = DiskRoles::Replica(sizes);

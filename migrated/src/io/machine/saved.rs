@@ -115,8 +115,8 @@ async fn ended(qmp: &Qmp) -> Result<(), MachineError> {
     let looking = qmp.migration_until(LOOK_EVERY, MigrateInfo::has_ended);
     let late = || MachineError::Saved("QEMU does not come to an end with its state".into());
     let progress = timeout(TIMEOUT, looking).await.map_err(|_| late())??;
-    match progress.status.as_str() {
-        "completed" => Ok(()),
-        status => Err(MachineError::Saved(format!("QEMU says {status} {}", progress.error_desc))),
+    if progress.is_completed() {
+        return Ok(());
     }
+    Err(MachineError::Saved(format!("QEMU says {} {}", progress.status, progress.error_desc)))
 }

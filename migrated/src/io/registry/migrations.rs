@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin ─► MigrationHandle ── update, enter ──► ended: the report is saved, and loaded by the next daemon
-//!               ▲ cancel_requested
+//!               ▲ cancelled
 //! cancel ───────┤ accepted or refused under the same lock under which phases change (M5)
 //! set_bandwidth ┘ kept here, so that a link that is made anew has it too
 //! ```
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use super::kept::Folder;
@@ -283,11 +284,6 @@ impl MigrationHandle {
         let _ = self.enter(Phase::Readdress);
     }
 
-    /// Whether a cancel was accepted.
-    pub fn cancel_requested(&self) -> bool {
-        self.with(|entry| *entry.cancel.borrow())
-    }
-
     /// Comes back when a cancel was accepted; never, if none is.
     pub async fn cancelled(&self) {
         let mut requested = self.with(|entry| entry.cancel.subscribe());
@@ -316,10 +312,12 @@ impl MigrationHandle {
 
     /// It has ended so. The report is kept; a disk that cannot take it is no reason to fail.
     pub fn end(&self, report: Report) {
-        let mut inner = self.migrations.lock();
-        if let Err(error) = inner.reports.save(&self.id, &report) {
+        // Not under the lock: who asks how a migration stands does not wait for a disk.
+        let reports = self.migrations.lock().reports.clone();
+        if let Err(error) = block_in_place(|| reports.save(&self.id, &report)) {
             warn!(migration = self.id, %error, "cannot save the report");
         }
+        let mut inner = self.migrations.lock();
         if let Some(entry) = inner.entries.iter_mut().find(|entry| entry.status.id == self.id) {
             entry.runs = false;
             entry.status.end(report);

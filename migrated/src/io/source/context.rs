@@ -19,7 +19,7 @@ use crate::convergence::TimeLimit;
 use crate::costs::{Costs, Tally};
 use crate::guest::{Disk as DiskOf, Guest};
 use crate::io::disk::{Disk, DiskError};
-use crate::io::journal_file::{Durable, unix_ms};
+use crate::io::journal_file::Durable;
 use crate::io::keys::Peer;
 use crate::io::link::Link;
 use crate::io::machine::Machine;
@@ -27,7 +27,7 @@ use crate::io::peer_channel::PeerClient;
 use crate::io::ram::RamOut;
 use crate::io::registry::MigrationHandle;
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
+use crate::journal::{Step, Subject};
 use crate::peer::Reserved;
 use crate::progress::Series;
 use crate::quantity::ms;
@@ -353,14 +353,12 @@ impl Context {
 
     /// Journals a promise; it is durable when this returns.
     pub fn promise(&self, step: Step) -> Result<Durable> {
-        let record = Record {
+        let subject = Subject {
             migration: self.handle.id().to_owned(),
             guest: self.guest.name.clone(),
             generation: self.known().generation,
             peer: self.peer.name.clone(),
-            step,
-            unix_ms: unix_ms(),
         };
-        Ok(tokio::task::block_in_place(|| self.site.journal.append(record))?)
+        Ok(self.site.journal.promise(subject, step)?)
     }
 }

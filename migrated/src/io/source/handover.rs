@@ -44,7 +44,7 @@ pub async fn look_a_last_time(context: &Arc<Context>) -> Result<()> {
         timeout(limit, link.ping()).await.context("the link does not answer any more")??;
     }
     let memory = context.machine.qmp().query_migrate().await?;
-    if memory.status != "completed" {
+    if !memory.is_completed() {
         bail!("QEMU's migration is {} and not completed", memory.status);
     }
     Ok(())

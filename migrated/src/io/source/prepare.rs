@@ -19,7 +19,7 @@ use crate::link::Label;
 use crate::link::error::LinkError;
 use crate::peer::{Answer, DiskSize, GivenAddresses, Notice, Request, Reserve, Reserved, takes_new_fields};
 use crate::qemu::device_names;
-use crate::qmp::IO_ERROR;
+use crate::qmp::RunState;
 use crate::quantity;
 use crate::transport::Transport;
 use crate::trouble::of_the_guest;
@@ -45,15 +45,15 @@ pub fn transport(send: &Send) -> Result<Option<Transport>, Failure> {
 pub async fn inspect(context: &Arc<Context>) -> Result<bool> {
     let state = context.machine.qmp().state().await?;
     let mut reasons = Vec::new();
-    let ran = match state.as_str() {
-        "running" => true,
-        "paused" | "prelaunch" => false,
-        IO_ERROR => {
+    let ran = match state {
+        RunState::Running => true,
+        RunState::Paused | RunState::Prelaunch => false,
+        RunState::IoError => {
             let what = "the guest stands still, a disk of its own failed";
             reasons.push(of_the_guest(&context.guest.name, what));
             false
         }
-        _ => {
+        RunState::InMigrate | RunState::Other(_) => {
             reasons.push(format!(
                 "the guest is {state}; only one that runs, or is paused by order, can be moved"
             ));

@@ -19,12 +19,11 @@ use super::prepare::control;
 use super::start::limits;
 use crate::api::{Failure, FailureCode};
 use crate::guest::Guest;
-use crate::io::journal_file::unix_ms;
 use crate::io::link::Link;
 use crate::io::machine::Machine;
 use crate::io::registry::{Claim, Task};
 use crate::io::site::Site;
-use crate::journal::{Record, Step};
+use crate::journal::{Step, Subject};
 use crate::peer::{Answer, Request};
 use crate::recover::{AtSource, source as decide};
 use crate::source::Source;
@@ -162,14 +161,13 @@ async fn without_machine(site: Arc<Site>, claim: Claim<Machine>, departure: Depa
 }
 
 fn promise(site: &Site, departure: &Departure, step: Step) -> Result<()> {
-    site.journal.append(Record {
+    let subject = Subject {
         migration: departure.migration.clone(),
         guest: departure.guest.clone(),
         generation: departure.generation,
         peer: departure.to.clone(),
-        step,
-        unix_ms: unix_ms(),
-    })?;
+    };
+    site.journal.promise(subject, step)?;
     Ok(())
 }
 

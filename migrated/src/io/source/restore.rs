@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::context::{Context, Heard};
 use super::{disks, path};
 use crate::peer::Request;
-use crate::qmp::{IO_ERROR, MigrateInfo};
+use crate::qmp::{MigrateInfo, RunState};
 use crate::report::{PauseEnd, Undone};
 use crate::trouble::{Repeated, of_the_guest};
 
@@ -124,12 +124,12 @@ async fn guest(context: &Arc<Context>) -> Result<Result<()>> {
     }
     let qmp = context.machine.qmp();
     give_memory_up(context).await?;
-    if context.known().ran && !matches!(qmp.state().await?.as_str(), "running" | IO_ERROR) {
+    if context.known().ran && !qmp.state().await?.wants_to_run() {
         qmp.cont().await?;
     }
     let state = qmp.state().await?;
-    let was_paused = matches!(state.as_str(), "running" | IO_ERROR) && end_pause(context);
-    if state == IO_ERROR {
+    let was_paused = state.wants_to_run() && end_pause(context);
+    if state == RunState::IoError {
         // No attempt of ours mends its disk: it is at the source, and that is all that a rollback owes it.
         context.warn(of_the_guest(
             &context.guest.name,
@@ -137,7 +137,7 @@ async fn guest(context: &Arc<Context>) -> Result<Result<()>> {
         ));
         return Ok(path);
     }
-    if context.known().ran && state != "running" {
+    if context.known().ran && state != RunState::Running {
         bail!("QEMU says that the guest is {state}");
     }
     if was_paused {

@@ -1,6 +1,6 @@
 //! Looks at everything several times a second: status for people, a prediction, and the memory's gate.
 //!
-//! It decides nothing about phases; what follows from its looks, `switchover`, `convergence` and `trouble` say. A look that
+//! It decides nothing about phases; what follows from its samples, `switchover`, `convergence` and `trouble` say. A sample that
 //! fails is left out; whoever it concerns notices by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::context::Context;
 use super::{memory, prepare};
-use crate::convergence::{Convergence, Look, Word};
+use crate::convergence::{Convergence, Observation, Verdict};
 use crate::costs::DiskTally;
 use crate::io::disk::DiskError;
 use crate::link::Label;
@@ -27,10 +27,10 @@ use crate::status::{DiskProgress, LinkProgress, RamProgress, Status};
 use crate::switchover::{RamLimits, Ratio, Sample, disks_nearly_done, predict, ram_limits, ram_may_flow};
 use crate::trouble::{Absence, Change, Trouble, of_a_gone_disk};
 
-/// Between two looks.
+/// Between two samples.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// Looks between two words to the destination about it.
+/// Samples between two messages to the destination about it.
 const MIRRORED_EVERY: u32 = 10;
 
 /// A guest that stands still waits so long for a disk that fails.
@@ -42,20 +42,20 @@ const RATIO_MAX: f64 = 4.0;
 /// Looks until the migration ends; beside it, the link keeps to the bandwidth that the operator allows.
 pub async fn watch(context: Arc<Context>, events: mpsc::Sender<Event>) {
     context.spawn(prepare::obey_bandwidth(Arc::clone(&context)));
-    let mut eyes = Eyes::new(&context);
+    let mut watcher = Watcher::new(&context);
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 0u32.. {
         tick.tick().await;
-        look(&context, &mut eyes, &events).await;
+        sample_all(&context, &mut watcher, &events).await;
         if count % MIRRORED_EVERY == 0 {
             mirror(&context);
         }
     }
 }
 
-/// What one look remembers of those before.
-struct Eyes {
+/// What one sample remembers of those before.
+struct Watcher {
     progress: Progress,
     ratio: Ratio,
     told: Option<RamLimits>,
@@ -64,7 +64,7 @@ struct Eyes {
     absences: BTreeMap<String, Absence>,
 }
 
-impl Eyes {
+impl Watcher {
     fn new(context: &Context) -> Self {
         let settings = &context.site.config.migration;
         let no_progress = Duration::from_millis(settings.no_progress_ms);
@@ -81,15 +81,15 @@ impl Eyes {
 
     /// What has to be said to the migration of how it gets on.
     fn judge(&mut self, context: &Context, status: &Status) -> Option<Event> {
-        match self.convergence.handle_look(&seen(context, status), context.now())? {
-            Word::Bounded(limit) => {
+        match self.convergence.handle_sample(&seen(context, status), context.now())? {
+            Verdict::Bounded(limit) => {
                 let limit = time(ms(limit));
                 context
                     .event(format!("time limit: given up if it takes longer than {limit} with the link up"));
                 None
             }
-            Word::GiveUp(why) => Some(Event::NotConverging(why)),
-            Word::LinkGone(why) => Some(Event::LinkLost(why)),
+            Verdict::GiveUp(why) => Some(Event::NotConverging(why)),
+            Verdict::LinkGone(why) => Some(Event::LinkLost(why)),
         }
     }
 
@@ -103,7 +103,12 @@ impl Eyes {
     }
 
     /// Says which disks fail, or no longer do. Gives why the migration cannot go on, once one has for too long.
-    fn heed(&mut self, context: &Arc<Context>, row: &Row, disks: &[(String, DiskStatus)]) -> Option<String> {
+    fn note_disk_troubles(
+        &mut self,
+        context: &Arc<Context>,
+        row: &Row,
+        disks: &[(String, DiskStatus)],
+    ) -> Option<String> {
         let now = context.now();
         let wanted = Duration::from_millis(context.site.config.migration.disk_trouble_ms);
         let limit = if row.paused { PAUSED_TROUBLE_LIMIT.min(wanted) } else { wanted };
@@ -111,7 +116,7 @@ impl Eyes {
         let mut given_up = None;
         for (id, status) in disks {
             let trouble = self.troubles.entry(id.clone()).or_default();
-            let change = trouble.handle_look(now, &status.replication);
+            let change = trouble.handle_sample(now, &status.replication);
             let said = || format!("{}; {}", trouble.words(id, from, to), trouble.remedy(from, to));
             match change {
                 Some(Change::Begun) => {
@@ -134,27 +139,27 @@ impl Eyes {
     }
 }
 
-async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Event>) {
+async fn sample_all(context: &Arc<Context>, watcher: &mut Watcher, events: &mpsc::Sender<Event>) {
     if let Ok(link) = context.link() {
         context.hear_link(&link);
     }
     let row = context.handle.status().phase.row();
     let memory_goes = row.copies == Copies::Memory;
-    let (disks, all_answer) = ask_disks(context, eyes, row, events).await;
+    let (disks, all_answer) = ask_disks(context, watcher, row, events).await;
     let mut sample = Sample::default();
     disks.iter().for_each(|(_, status)| add_disk(&mut sample, status));
     if row.copies > Copies::Nothing
-        && let Some(reason) = eyes.heed(context, row, &disks)
+        && let Some(reason) = watcher.note_disk_troubles(context, row, &disks)
     {
         // Nobody listens any more once the migration has ended.
         let _ = events.send(Event::Broken(reason)).await;
     }
-    let has_trouble = eyes.has_trouble(context.now());
+    let has_trouble = watcher.has_trouble(context.now());
     let memory = if memory_goes { context.machine.qmp().query_migrate().await.ok() } else { None };
     let carried = context.known().ram.as_ref().map_or((0, 0), |ram| ram.bytes());
     if let Some(memory) = &memory {
-        eyes.ratio.push(carried.0, carried.1);
-        sample.ram_left_bytes = (memory.ram.remaining as f64 / eyes.ratio.lately()) as u64;
+        watcher.ratio.push(carried.0, carried.1);
+        sample.ram_left_bytes = (memory.ram.remaining as f64 / watcher.ratio.lately()) as u64;
     }
     let link = context.known().link.as_ref().map(|link| link.status());
     if let Some(link) = &link {
@@ -166,7 +171,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
             ram.set_open(open);
         }
         let passes = memory.as_ref().map_or(0, |memory| memory.ram.dirty_sync_count);
-        eyes.limit(context, &sample, passes).await;
+        watcher.limit(context, &sample, passes).await;
     }
     let now = context.now();
     note_deltas(context, now, &disks);
@@ -188,10 +193,10 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
         if row.must_converge() && !context.options.cold && all_answer {
             status.predicted_downtime_ms = predict(&sample).map(|prediction| ms(prediction.total()));
         }
-        eyes.progress.handle_sample(now, status);
-        status.time_limit_s = eyes.convergence.limit().map(|limit| limit.as_secs());
+        watcher.progress.handle_sample(now, status);
+        status.time_limit_s = watcher.convergence.limit().map(|limit| limit.as_secs());
     });
-    if let Some(event) = eyes.judge(context, &context.handle.status()) {
+    if let Some(event) = watcher.judge(context, &context.handle.status()) {
         // Nobody listens any more once the migration has ended.
         let _ = events.send(event).await;
     }
@@ -206,7 +211,7 @@ async fn look(context: &Arc<Context>, eyes: &mut Eyes, events: &mpsc::Sender<Eve
 /// ends the migration, as long as the guest is here; until then everything else is looked at as ever.
 async fn ask_disks(
     context: &Context,
-    eyes: &mut Eyes,
+    watcher: &mut Watcher,
     row: &Row,
     events: &mpsc::Sender<Event>,
 ) -> (Vec<(String, DiskStatus)>, bool) {
@@ -214,8 +219,8 @@ async fn ask_disks(
     for (number, described, disk) in context.copied_disks() {
         let found = context.look_at(&described.id, &disk).await;
         let is_there = !found.as_ref().is_err_and(DiskError::is_gone);
-        let absence = eyes.absences.entry(described.id.clone()).or_default();
-        if absence.handle_look(context.now(), is_there) && row.cancellable {
+        let absence = watcher.absences.entry(described.id.clone()).or_default();
+        if absence.handle_sample(context.now(), is_there) && row.cancellable {
             // Nobody listens any more once the migration has ended.
             let _ = events.send(Event::Broken(of_a_gone_disk(&context.guest.name, &described.id))).await;
         }
@@ -246,9 +251,9 @@ fn note_link(context: &Context, sample: &mut Sample, link: &LinkProgress) {
 }
 
 /// What the clocks of a migration look at.
-fn seen(context: &Context, status: &Status) -> Look {
+fn seen(context: &Context, status: &Status) -> Observation {
     let ram = &status.ram;
-    Look {
+    Observation {
         phase: status.phase,
         is_link_up: status.link.up && context.known().link.is_some(),
         is_suspended: context.options.cold,

@@ -23,11 +23,6 @@ impl ChannelStats {
     pub fn unsent_bytes(&self) -> u64 {
         self.written_bytes - self.sent_bytes
     }
-
-    /// Bytes that have not arrived.
-    pub fn unacked_bytes(&self) -> u64 {
-        self.written_bytes - self.acked_bytes
-    }
 }
 
 impl Session {

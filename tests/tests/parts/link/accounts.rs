@@ -11,7 +11,7 @@ use migrated::io::link::Link;
 use migrated::io::peer_channel::{PeerClient, PeerError};
 use migrated::io::site::Site;
 use migrated::io::source::control;
-use migrated::journal::{Record, Step};
+use migrated::journal::{Step, Subject};
 use migrated::peer::{Answer, Request};
 use tests::scratch::Scratch;
 
@@ -25,9 +25,9 @@ struct Visit {
     _kept: (Link, Scratch, Pair),
 }
 
-fn record(migration: &str, peer: &str, step: Step) -> Record {
+fn subject(migration: &str, peer: &str) -> Subject {
     let (migration, guest, peer) = (migration.to_owned(), "web".to_owned(), peer.to_owned());
-    Record { migration, guest, generation: 2, peer, step, unix_ms: 0 }
+    Subject { migration, guest, generation: 2, peer }
 }
 
 /// Of a daemon that has written this.
@@ -48,7 +48,7 @@ async fn visit(written: &[(&str, &str, Step)]) -> Visit {
     let config = parse(&text).expect("a configuration");
     let site = Arc::new(Site::open(config, HoldPoints::OFF).expect("open the state"));
     for (migration, peer, step) in written {
-        site.journal.append(record(migration, peer, *step)).expect("write a record");
+        site.journal.promise(subject(migration, peer), *step).expect("write a record");
     }
     let pair = pair().await;
     tokio::spawn(destination::serve(Arc::clone(&site), pair.far.clone()));

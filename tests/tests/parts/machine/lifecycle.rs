@@ -6,6 +6,7 @@ use migrated::guest::Accel;
 use migrated::io::host::{self, kvm};
 use migrated::io::machine::{DiskRoles, ExitReason, Machine, MachineError, Start, known_guests};
 use migrated::qemu::Accelerator;
+use migrated::qmp::RunState;
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::boot_sector;
@@ -22,7 +23,7 @@ async fn a_guest_outlives_its_keeper_and_is_found_again() {
     let ground = require!(Ground::new());
     let guest = ground.guest("web");
     let first = ground.start(&guest, Start::Boot).await;
-    assert_eq!(first.machine.state().await.unwrap(), "running");
+    assert_eq!(first.machine.state().await.unwrap(), RunState::Running);
     let again = Machine::start(&ground.config, &guest, Start::Boot, DiskRoles::Primary).await;
     assert!(matches!(again, Err(MachineError::Running(_))), "{again:?}");
     assert!(host::resident_mib(first.machine.pid()) > 0);
@@ -36,7 +37,7 @@ async fn a_guest_outlives_its_keeper_and_is_found_again() {
     assert_eq!(found.machine.pid(), pid);
     found.wait_for_writes(20);
     found.machine.pause().await.unwrap();
-    assert_eq!(found.machine.state().await.unwrap(), "paused");
+    assert_eq!(found.machine.state().await.unwrap(), RunState::Paused);
     let acknowledged = found.acknowledged();
     let machine = found.machine.clone();
     found.quit().await;
@@ -132,7 +133,7 @@ async fn a_boot_sector_runs_under_kvm_that_was_asked_for_by_name() {
     let held = ground.start(&guest, Start::Boot).await;
     assert_eq!(held.machine.accelerator(), Accelerator::Kvm);
     assert!(has_kvm(&held.machine).await);
-    assert_eq!(held.machine.state().await.unwrap(), "running");
+    assert_eq!(held.machine.state().await.unwrap(), RunState::Running);
     held.quit().await;
     ground.assert_clean("sector");
 

@@ -8,6 +8,7 @@ use blockd::control::{Command, Verify};
 use blockd::replica::encoding::Compression;
 use migrated::io::machine::{DiskRoles, Machine, Start};
 use migrated::io::qmp::{Qmp, QmpError};
+use migrated::qmp::RunState;
 use serde_json::json;
 use tests::require;
 use tests::wait::PATIENCE;
@@ -23,7 +24,7 @@ async fn destination(there: &Ground, source: &Held) -> Held {
     let guest = source.machine.guest();
     let machine = Machine::start(&there.config, guest, Start::Incoming, DiskRoles::Replica(sizes)).await;
     let held = Held::new(machine.expect("a destination starts"));
-    assert_eq!(held.machine.state().await.unwrap(), "inmigrate");
+    assert_eq!(held.machine.state().await.unwrap(), RunState::InMigrate);
     let to = held.machine.disks()[0].places().replica.clone();
     source.machine.disks()[0].call(Command::Replicate { to, compression: Compression::Auto }).await.unwrap();
     held
@@ -86,7 +87,7 @@ async fn a_guest_moves_with_its_disk_and_its_memory() {
     let arriving =
         destination.machine.qmp().migration_until(LOOKED_EVERY, |found| found.status == "completed");
     tokio::time::timeout(PATIENCE, arriving).await.expect("it arrives").unwrap();
-    assert_eq!(destination.machine.state().await.unwrap(), "paused");
+    assert_eq!(destination.machine.state().await.unwrap(), RunState::Paused);
 
     let fence = Command::Fence { generation: 1, moved_to: "there".into() };
     source.machine.disks()[0].call(fence).await.unwrap();
@@ -136,7 +137,7 @@ async fn a_destination_that_dies_is_noticed_at_once_and_the_source_goes_on() {
     assert!(matches!(asked, Err(QmpError::Closed { .. })), "{asked:?}");
     source.machine.qmp().migrate_cancel().await.unwrap();
     source.wait_for_writes(5);
-    assert_eq!(source.machine.state().await.unwrap(), "running");
+    assert_eq!(source.machine.state().await.unwrap(), RunState::Running);
     destination.quit().await;
     there.assert_clean("stays");
     source.quit().await;

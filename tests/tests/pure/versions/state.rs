@@ -9,7 +9,7 @@ use migrated::io::keys::PeerStore;
 use migrated::io::registry::{Folder, Guests, Migrations};
 use migrated::io::site::KeptPaths;
 use migrated::io::source::Departure;
-use migrated::journal::{Step, decode, encode};
+use migrated::journal::{Record, Step, decode, encode};
 use migrated::phase::{Op, Outcome, Phase};
 use migrated::report::Undone;
 use serde::de::DeserializeOwned;
@@ -58,9 +58,15 @@ fn a_journal_of_0_1_0_is_read_and_gone_on_with() {
     assert_eq!(decode(&fs::read(&torn).unwrap()).unwrap().0, before);
     let journal = JournalFile::open(&torn).unwrap();
     assert_eq!(journal.records(), before);
-    journal.append(state::journal()[11].clone()).unwrap();
+    let again = state::journal()[11].clone();
+    journal.promise(again.subject(), again.step).unwrap();
     drop(journal);
-    assert_eq!(fs::read_to_string(&torn).unwrap(), text("state/journal"));
+    // But for the time of its last record it is the one that was not torn.
+    let (gone_on, whole) = decode(&fs::read(&torn).unwrap()).unwrap();
+    assert_eq!(whole as u64, fs::metadata(&torn).unwrap().len());
+    let unix_ms = again.unix_ms;
+    assert_eq!(gone_on[..11], *before);
+    assert_eq!(Record { unix_ms, ..gone_on[11].clone() }, again);
 }
 
 #[test]
