@@ -30,7 +30,7 @@ use crate::replica::delivery::Delivery;
 use crate::replica::encoding::{Compression, Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
 use crate::replica::trouble::Trouble;
-use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
+use crate::replica::wire::{EPOCH_MAX, FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
 
 /// Pauses between attempts to dial.
@@ -114,7 +114,7 @@ enum Ended {
     Broken(String),
     /// Dial again: the stream is gone, and nobody has said why.
     Gone(String),
-    /// Dial again at once, with an epoch past this one.
+    /// Dial again, with an epoch past this one.
     Stale(u64),
     /// Only a person can help.
     Refused(String),
@@ -126,11 +126,16 @@ impl Shared {
         while !self.stopped() {
             let started = clock::now();
             match self.session() {
+                Ended::Stale(epoch) if epoch >= EPOCH_MAX => {
+                    self.fail(format!(
+                        "the replica says that it has had session {epoch}: no replica ever has"
+                    ));
+                    return;
+                }
                 Ended::Stale(epoch) => {
                     if let Err(error) = self.record_epoch(epoch) {
                         self.fail(format!("cannot record an epoch: {error}"));
                     }
-                    continue;
                 }
                 Ended::Refused(reason) => {
                     self.fail(reason);
@@ -288,7 +293,8 @@ impl Shared {
     /// Records the next session's epoch, past `at_least`; returns it, the known epoch, and the generation.
     fn record_epoch(&self, at_least: u64) -> io::Result<(u64, u64, u64)> {
         let mut sidecar = lock(&self.parts.sidecar);
-        sidecar.update(|header| header.replica_epoch = header.replica_epoch.max(at_least) + 1)?;
+        sidecar
+            .update(|header| header.replica_epoch = header.replica_epoch.max(at_least).saturating_add(1))?;
         let header = sidecar.header();
         Ok((header.replica_epoch, header.known_epoch, header.generation))
     }
