@@ -123,7 +123,7 @@ fn texts_are_cut_and_have_nothing_that_a_terminal_obeys() {
 #[test]
 fn an_answer_that_quotes_what_a_host_said_is_no_longer_than_a_message_may_be() {
     let quoted = format!("{:?}", "\u{ad}".repeat(120_000));
-    let reasons = vec![quoted, "\u{10ffff}\"".repeat(5000), "\\".repeat(200_000)];
+    let reasons = [quoted, "\u{10ffff}\"".repeat(5000), "\\".repeat(200_000)];
     let reasons = reasons.iter().cycle().take(500).cloned().collect();
     let mut answer = Message::Answer { id: 1, answer: Answer::Refused { reasons } };
     let body = say(&mut answer).unwrap();
