@@ -20,10 +20,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::io::clock;
 use crate::io::lock::lock;
-use crate::io::read_back;
 use crate::io::sidecar_file::SidecarFile;
+use crate::io::{clock, read_back};
 use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
 use crate::replica::delivery::Delivery;
@@ -126,12 +125,6 @@ impl Shared {
         while !self.stopped() {
             let started = clock::now();
             match self.session() {
-                Ended::Stale(epoch) if epoch >= EPOCH_MAX => {
-                    self.fail(format!(
-                        "the replica says that it has had session {epoch}: no replica ever has"
-                    ));
-                    return;
-                }
                 Ended::Stale(epoch) => {
                     if let Err(error) = self.record_epoch(epoch) {
                         self.fail(format!("cannot record an epoch: {error}"));
@@ -331,6 +324,7 @@ impl Shared {
 
 fn ended_by(error: &StreamError) -> Ended {
     match (error.stale_epoch(), error) {
+        (Some(EPOCH_MAX..), _) => Ended::Refused(format!("{error}: no replica has ever had such a session")),
         (Some(epoch), _) => Ended::Stale(epoch),
         (None, StreamError::Refused(_)) => Ended::Refused(error.to_string()),
         (None, _) => Ended::Broken(error.to_string()),

@@ -34,7 +34,7 @@ fn a_number_of_a_session_from_which_nobody_counts_on_ends_the_dialling_and_is_no
     source.ctl(&["record", "on"]);
     source.ctl(&["replicate", &path.to_string_lossy()]);
     let reason = || source.status()["replication"]["last_error"].as_str().unwrap_or_default().to_owned();
-    wait_until(PATIENCE, "the source to give up", || reason().contains("no replica ever has"));
+    wait_until(PATIENCE, "the source to give up", || reason().contains("no replica has ever had"));
     source.shut_down();
     assert_eq!(dialled.load(Ordering::Relaxed), 1);
     let kept = SidecarFile::peek(&image.with_file_name("image.blockd")).unwrap().unwrap();
