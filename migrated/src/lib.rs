@@ -11,6 +11,7 @@
 
 pub mod quantity;
 pub mod said;
+pub mod heard;
 pub mod address;
 pub mod domain_name;
 pub mod transport;

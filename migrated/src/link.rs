@@ -27,6 +27,7 @@ pub mod stripes;
 pub mod probe;
 pub mod hello;
 pub mod token;
+pub mod doorway;
 pub mod channel;
 pub mod goodput;
 pub mod schedule;

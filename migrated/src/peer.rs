@@ -366,6 +366,14 @@ pub enum Garbled {
     Bounds(String),
 }
 
+/// Writes a message with its length, its texts put into the bounds in which the other host reads them. What it quotes may be
+/// the other host's, of any length.
+pub fn say(message: &mut (impl Serialize + Bounded)) -> Result<Vec<u8>, Garbled> {
+    message.bound().map_err(Garbled::Bounds)?;
+    let body = serde_json::to_vec(message)?;
+    if body.len() > MESSAGE_BYTES_MAX { Err(Garbled::TooLong(body.len())) } else { Ok(with_length(&body)) }
+}
+
 /// Writes a message with its length.
 ///
 /// # Panics
@@ -373,10 +381,11 @@ pub enum Garbled {
 pub fn encode(message: &impl Serialize) -> Vec<u8> {
     let body = serde_json::to_vec(message).expect("messages have no maps with odd keys");
     assert!(body.len() <= MESSAGE_BYTES_MAX, "a message of {} bytes", body.len());
-    let mut bytes = Vec::with_capacity(4 + body.len());
-    bytes.extend_from_slice(&(body.len() as u32).to_be_bytes());
-    bytes.extend_from_slice(&body);
-    bytes
+    with_length(&body)
+}
+
+fn with_length(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_be_bytes(), body].concat()
 }
 
 /// How long the body is, from the four bytes before it.

@@ -177,14 +177,20 @@ pub enum Family {
     Bridge,
     /// IPv4 packets.
     Ip,
+    /// Packets of every version of IP.
+    Inet,
 }
 
 impl Family {
+    /// Every place where a move may have a filter.
+    pub const ALL: [Family; 3] = [Family::Bridge, Family::Ip, Family::Inet];
+
     /// The word of nft.
     pub fn word(self) -> &'static str {
         match self {
             Family::Bridge => "bridge",
             Family::Ip => "ip",
+            Family::Inet => "inet",
         }
     }
 }

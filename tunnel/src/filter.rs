@@ -9,7 +9,10 @@
 //!
 //! Syntax worth knowing: a chain may not be called `mark`, and a rule ends by a newline or `;`, also before `}`.
 
-use crate::transfer::{Mac, Move};
+use crate::transfer::{Mac, Move, Side};
+
+/// Where every tunnel's packets arrive.
+pub const VXLAN_PORT: u16 = 4789;
 
 /// At the source's bridge: frames for the guest that is no longer there go to this host's router.
 ///
@@ -83,6 +86,37 @@ chain from_here {{
 chain outwards {{
     type nat hook postrouting priority 100;
     ip saddr {old} oifname != {{ \"{device}\", \"{bridge}\" }} ct mark {mark:#x} snat to {new}
+}}
+"
+    )
+}
+
+/// At either side: what may come into the tunnel's device, and what may come out of it.
+///
+/// The kernel takes packets of a tunnel's number from everybody who sends them to the port, and routes what is in them.
+/// So those that are not of the other end are dropped, after fragments are put together again: a first fragment can be
+/// too short to show the number. The number is in the UDP payload, behind four bytes of flags.
+///
+/// Out of the device come packets for the guest where it is now, and from the guest where it was. The source's own programs
+/// are reached too, as the guest has reached them before: it may have its resolver there. The other packets are questions
+/// whether the tunnel works, and their answers. All else is dropped, IPv6 as well.
+pub fn guard(moved: &Move, side: Side) -> String {
+    let Move { id, guest_address: guest, remote, .. } = moved;
+    let (device, here, there) = (moved.device(), moved.transit(side), moved.transit(side.other()));
+    let whose = match side {
+        Side::Source => "saddr",
+        Side::Destination => "daddr",
+    };
+    format!(
+        "chain outer {{
+    type filter hook input priority -300;
+    udp dport {VXLAN_PORT} @th,96,24 {id} ip saddr != {remote} drop
+}}
+chain inner {{
+    type filter hook prerouting priority -300;
+    iifname \"{device}\" ip {whose} {guest} accept
+    iifname \"{device}\" ip saddr {there} ip daddr {here} ip protocol icmp accept
+    iifname \"{device}\" drop
 }}
 "
     )

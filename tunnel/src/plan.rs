@@ -3,10 +3,10 @@
 //! ```text
 //!            prepare: nothing of today's paths       switch: one batch
 //! source       device, record, transit, its            bridge settings · rule to OLD ► T · proxy ARP for OLD
-//!              neighbour, T: OLD via transit,          · key: frames to the guest's MAC go to the router
+//!              neighbour, guard, T: OLD via transit,   · key: frames to the guest's MAC go to the router
 //!              filter (closed)
 //! destination  device, record, transit, its            bridge settings · rules to OLD ► T, from OLD ► T
-//!              neighbour, T: OLD on the bridge,        · the guest as a neighbour, its port
+//!              neighbour, guard, T: OLD on the bridge, · the guest as a neighbour, its port
 //!              rest via transit, rule in through       · new address: rule by mark ► main, address, key
 //!              the device ► T, filters (closed)
 //! ```
@@ -95,6 +95,8 @@ pub fn prepare(side: Side, moved: &Move, host: &Host) -> Vec<Change> {
         })),
         // Second, so that whatever else exists is written down.
         Change::Add(Thing::Record { device: device.clone(), text: record(side, moved, host).to_text() }),
+        // Before anything that comes out of the device is sent on.
+        filter(Family::Inet, moved, filter::guard(moved, side)),
         Change::Set { device: device.clone(), setting: Setting::Forwarding, value: 1, earlier: 0 },
         Change::Add(Thing::Address { device: device.clone(), address: moved.transit(side), prefix_bits: 30 }),
         Change::Add(Thing::Neighbour {
@@ -301,6 +303,7 @@ mod tests {
             [
                 "add vxlan device move7 (number 7, 192.0.2.6 to 192.0.2.2)",
                 "add the record on move7",
+                "add nft table inet move7",
                 "set forwarding of move7 to 1",
                 "add address 240.0.0.29/30 on move7",
                 "add neighbour 240.0.0.30 at 02:4d:02:00:00:07 on move7",
@@ -328,7 +331,7 @@ mod tests {
     #[test]
     fn the_destination_prepares_only_for_what_comes_out_of_the_tunnel() {
         assert_eq!(
-            told(&prepare(Side::Destination, &example(), &host(Side::Destination))[3..]),
+            told(&prepare(Side::Destination, &example(), &host(Side::Destination))[4..]),
             [
                 "add address 240.0.0.30/30 on move7",
                 "add neighbour 240.0.0.29 at 02:4d:01:00:00:07 on move7",
@@ -383,6 +386,11 @@ mod tests {
                     Change::Add(Thing::Filter { family: Family::Ip, body, .. }) => {
                         body.matches("daddr").count() == body.matches("daddr @open").count()
                     }
+                    // Only what comes out of this tunnel, and what is sent into it.
+                    Change::Add(Thing::Filter { family: Family::Inet, body, .. }) => body
+                        .lines()
+                        .filter(|line| line.ends_with("drop") || line.ends_with("accept"))
+                        .all(|line| line.contains("iifname \"move7\"") || line.contains("@th,96,24 7 ")),
                     _ => false,
                 };
                 assert!(own, "{side:?}: {change}");

@@ -30,6 +30,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it is `side`'s end of this very move, maybe of an earlier attempt: its bridge and port may have changed.
+    pub fn is_end_of(&self, side: Side, moved: &Move) -> bool {
+        self.moved.id == moved.id && self.moved.remote == moved.remote && self.is_of_card(side, moved)
+    }
+
+    /// Whether it is an end of the same card at the same side.
+    pub fn is_of_card(&self, side: Side, moved: &Move) -> bool {
+        let card = |moved: &Move| (moved.guest_mac, moved.guest_address);
+        self.side == side && card(&self.moved) == card(moved)
+    }
+
     /// As the device keeps it.
     pub fn to_text(&self) -> String {
         let Move { guest_mac, guest_address, local, remote, bridge, tap, new_address, .. } = &self.moved;

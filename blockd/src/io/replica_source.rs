@@ -20,17 +20,16 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::io::clock;
 use crate::io::lock::lock;
-use crate::io::read_back;
 use crate::io::sidecar_file::SidecarFile;
+use crate::io::{clock, read_back};
 use crate::recorder::{Recorder, Recording};
 use crate::replica::batch::{Encoder, Item};
 use crate::replica::delivery::Delivery;
 use crate::replica::encoding::{Compression, Effort, EffortChooser, Seen};
 use crate::replica::source::{Outgoing, Step, StreamError};
 use crate::replica::trouble::Trouble;
-use crate::replica::wire::{FrameType, HEADER_BYTES, Header};
+use crate::replica::wire::{EPOCH_MAX, FrameType, HEADER_BYTES, Header};
 use crate::store::BlockStore;
 
 /// Pauses between attempts to dial.
@@ -114,7 +113,7 @@ enum Ended {
     Broken(String),
     /// Dial again: the stream is gone, and nobody has said why.
     Gone(String),
-    /// Dial again at once, with an epoch past this one.
+    /// Dial again, with an epoch past this one.
     Stale(u64),
     /// Only a person can help.
     Refused(String),
@@ -130,7 +129,6 @@ impl Shared {
                     if let Err(error) = self.record_epoch(epoch) {
                         self.fail(format!("cannot record an epoch: {error}"));
                     }
-                    continue;
                 }
                 Ended::Refused(reason) => {
                     self.fail(reason);
@@ -288,7 +286,8 @@ impl Shared {
     /// Records the next session's epoch, past `at_least`; returns it, the known epoch, and the generation.
     fn record_epoch(&self, at_least: u64) -> io::Result<(u64, u64, u64)> {
         let mut sidecar = lock(&self.parts.sidecar);
-        sidecar.update(|header| header.replica_epoch = header.replica_epoch.max(at_least) + 1)?;
+        sidecar
+            .update(|header| header.replica_epoch = header.replica_epoch.max(at_least).saturating_add(1))?;
         let header = sidecar.header();
         Ok((header.replica_epoch, header.known_epoch, header.generation))
     }
@@ -325,6 +324,7 @@ impl Shared {
 
 fn ended_by(error: &StreamError) -> Ended {
     match (error.stale_epoch(), error) {
+        (Some(EPOCH_MAX..), _) => Ended::Refused(format!("{error}: no replica has ever had such a session")),
         (Some(epoch), _) => Ended::Stale(epoch),
         (None, StreamError::Refused(_)) => Ended::Refused(error.to_string()),
         (None, _) => Ended::Broken(error.to_string()),

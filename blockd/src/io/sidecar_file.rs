@@ -179,6 +179,13 @@ impl SidecarFile {
         let (slot, sequence) = (1 - self.slot, self.sequence + 1);
         self.file.write_all_at(&header.encode(sequence), (slot * HEADER_BYTES) as u64)?;
         self.file.sync_data()?;
+        // The same in the other slot: one that is damaged later brings back nothing that was, like a disk before its fence.
+        // It need not be durable now, for nobody overwrites the first before the second is.
+        if let Err(error) =
+            self.file.write_all_at(&header.encode(sequence), (self.slot * HEADER_BYTES) as u64)
+        {
+            tracing::warn!(sidecar = %self.path.display(), %error, "the header is written once only");
+        }
         (self.header, self.slot, self.sequence) = (header, slot, sequence);
         Ok(())
     }
@@ -329,8 +336,23 @@ mod tests {
         let mut sidecar = SidecarFile::create(&path, header(1 << 20)).unwrap();
         sidecar.update(|header| header.generation = 1).unwrap();
         sidecar.update(|header| header.generation = 2).unwrap();
-        sidecar.file.write_all_at(&[0xff; 100], (sidecar.slot * HEADER_BYTES + 20) as u64).unwrap();
-        assert_eq!(SidecarFile::peek(&path).unwrap().unwrap().generation, 1);
+        let next = Header { generation: 3, ..sidecar.header.clone() }.encode(sidecar.sequence + 1);
+        sidecar.file.write_all_at(&next[..30], ((1 - sidecar.slot) * HEADER_BYTES) as u64).unwrap();
+        assert_eq!(SidecarFile::peek(&path).unwrap().unwrap().generation, 2);
+    }
+
+    #[test]
+    fn a_slot_that_is_damaged_later_does_not_bring_back_what_was_before_a_fence() {
+        for slot in 0..2 {
+            let scratch = Scratch::new();
+            let path = scratch.path("image.blockd");
+            let mut sidecar = SidecarFile::create(&path, header(1 << 20)).unwrap();
+            for generation in 1..4 {
+                sidecar.update(|header| header.generation = generation).unwrap();
+                sidecar.file.write_all_at(&[0xff], (slot * HEADER_BYTES + 50) as u64).unwrap();
+                assert_eq!(SidecarFile::peek(&path).unwrap().unwrap().generation, generation);
+            }
+        }
     }
 
     #[test]

@@ -253,6 +253,9 @@ impl Destination {
     }
 
     fn handle_hello(&mut self, epoch: u64, hello: &Hello) -> Result<(), SessionError> {
+        if epoch > wire::EPOCH_MAX {
+            return Err(SessionError::Protocol("the session's number is out of bounds"));
+        }
         self.epoch = epoch;
         match self.objection(epoch, hello) {
             Some(refused) => {

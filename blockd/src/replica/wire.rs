@@ -14,6 +14,9 @@
 pub(super) use super::frame::Reader;
 pub use super::frame::{BODY_BYTES_MAX, FrameType, HEADER_BYTES, Header, MAGIC, Malformed, frame};
 
+/// The largest number of a session: what counts on from it never comes to an end (D13).
+pub const EPOCH_MAX: u64 = 1 << 62;
+
 /// The protocol version that this build speaks.
 pub const VERSION: u16 = 1;
 /// The longest disk identity, in bytes.

@@ -156,7 +156,8 @@ impl Faults {
         let mut images = BTreeSet::new();
         for disk in disks {
             // It would be what another disk remembers, or lie where that will be.
-            let is_sidecar = disk.image.extension().is_some_and(|extension| extension == "blockd");
+            let is_of_sidecar = |part: Component| part.as_os_str().to_string_lossy().contains(".blockd");
+            let is_sidecar = disk.image.components().any(is_of_sidecar);
             self.check(!is_sidecar, || {
                 format!("disk {}: image {:?} has the name of a sidecar; give it another", disk.id, disk.image)
             });
@@ -301,6 +302,8 @@ dns_name = "web.example.org"
             ("\"web.raw\"", "\"../web.raw\"", "disk root: image"),
             ("\"web.raw\"", "\"web.raw,x\"", "disk root: image"),
             ("\"web.raw\"", "\"db.raw.blockd\"", "name of a sidecar"),
+            ("\"web.raw\"", "\"db.raw.blockd.new\"", "name of a sidecar"),
+            ("\"web.raw\"", "\"db.blockd/x.raw\"", "name of a sidecar"),
             ("\"web.raw\"", "\"web\\u0000.raw\"", "disk root: image"),
             ("\"web.raw\"", "\"./../web.raw\"", "disk root: image"),
             ("accel = \"tcg\"", &format!("cpu = \"qemu64{}\"", ",+a".repeat(400)), "cpu: 1206 bytes"),

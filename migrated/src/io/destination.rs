@@ -52,6 +52,9 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 /// How often it is looked whether a source is still heard.
 const QUIET_LOOKED: Duration = Duration::from_secs(1);
 
+/// How long a link without a connection is kept over which no guest comes.
+const UNRESERVED_LIMIT: Duration = Duration::from_secs(30);
+
 /// A source that has not been heard for so long has given up what it had left to ask for: its own deadline for that has
 /// passed (`phase`).
 const QUIET_LIMIT: Duration = Duration::from_secs(60);
@@ -115,7 +118,10 @@ impl Visit {
     }
 
     async fn run(&mut self, link: &Link, mut server: PeerServer) -> Result<()> {
+        let lease = Duration::from_millis(self.site.config.migration.lease_ms);
         loop {
+            // What was only asked over a link can be asked over another: nobody takes up the room of links for that.
+            link.set_patience(if self.arrival.is_some() { lease } else { UNRESERVED_LIMIT.min(lease) });
             let machine = self.arrival.as_ref().map(|arrival| arrival.machine.clone());
             let expected = machine.clone().zip(self.ports.clone()).filter(|_| self.decider.awaits_memory());
             let watched = machine.filter(|_| self.decider.watches_qemu());

@@ -240,6 +240,12 @@ impl Link {
         self.shared().with(|state, _| state.stays = stays);
     }
 
+    /// How long it is kept without a connection from now on. Seconds are enough where nothing is promised over it: what a
+    /// host has promised outlives connections, and what it was only asked can be asked again.
+    pub fn set_patience(&self, patience: Duration) {
+        self.shared().with(|state, _| state.patience = patience);
+    }
+
     /// A round trip over the control connection, now.
     pub async fn ping(&self) -> Result<Duration, LinkError> {
         let told = self.shared().ping();

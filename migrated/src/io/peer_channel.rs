@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 use crate::peer::{
-    Answer, Asked, Call, Garbled, Message, Notice, Request, Told, body_len, encode, read_call, read_message,
+    Answer, Asked, Bounded, Call, Garbled, Message, Notice, Request, Told, body_len, read_call, read_message,
+    say,
 };
 
 /// Notices that wait to be heard; there are four kinds, each comes once or twice.
@@ -73,7 +74,7 @@ impl PeerClient {
             let id = writer.0 + 1;
             writer.0 = id;
             lock(&self.waiting).as_mut().ok_or(PeerError::Closed)?.insert(id, tell);
-            write(&mut writer.1, &Call { id, request }).await?;
+            write(&mut writer.1, &mut Call { id, request }).await?;
         }
         match answer.await.map_err(|_| PeerError::Closed)?? {
             Answer::Refused { reasons } => Err(PeerError::Refused(reasons)),
@@ -164,21 +165,21 @@ impl PeerServer {
 impl PeerWriter {
     /// Answers a call.
     pub async fn answer(&self, id: u64, answer: Answer) -> Result<(), PeerError> {
-        self.send(&Message::Answer { id, answer }).await
+        self.send(&mut Message::Answer { id, answer }).await
     }
 
     /// Says something without being asked.
     pub async fn notice(&self, notice: Notice) -> Result<(), PeerError> {
-        self.send(&Message::Notice { notice }).await
+        self.send(&mut Message::Notice { notice }).await
     }
 
-    async fn send(&self, message: &Message) -> Result<(), PeerError> {
+    async fn send(&self, message: &mut Message) -> Result<(), PeerError> {
         write(&mut *self.0.lock().await, message).await
     }
 }
 
-async fn write(writer: &mut Writer, message: &impl Serialize) -> Result<(), PeerError> {
-    writer.write_all(&encode(message)).await?;
+async fn write(writer: &mut Writer, message: &mut (impl Serialize + Bounded)) -> Result<(), PeerError> {
+    writer.write_all(&say(message)?).await?;
     Ok(writer.flush().await?)
 }
 
@@ -206,6 +207,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::peer::encode;
 
     #[tokio::test]
     async fn answers_find_their_calls_in_any_order_and_notices_come_between() {

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::heard;
+
 /// Why bytes are not a message of the link.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {
@@ -72,7 +74,7 @@ impl<'a> Fields<'a> {
         if self.array::<N>()? == [0; N] { Ok(()) } else { Err(Malformed::Reserved(self.what)) }
     }
 
-    /// A length of two bytes and a text of at most `max` bytes.
+    /// A length of two bytes and a text of at most `max` bytes, as it may be shown to people.
     pub fn text(&mut self, max: usize) -> Result<String, Malformed> {
         let len = usize::from(self.u16()?);
         if len > max {
@@ -81,7 +83,9 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated(self.what))?;
         self.rest = rest;
         let text = std::str::from_utf8(taken).map_err(|_| Malformed::Field("a text is not UTF-8"))?;
-        Ok(text.to_owned())
+        let mut text = text.to_owned();
+        heard::clean(&mut text);
+        Ok(text)
     }
 
     /// Nothing is left.

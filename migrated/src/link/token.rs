@@ -19,8 +19,6 @@ use thiserror::Error;
 pub const LIFETIME: Duration = Duration::from_secs(600);
 /// Most tokens that are remembered, open or not; the oldest is forgotten.
 pub const TOKENS_MAX: usize = 16;
-/// Most proofs that are looked at in the life of a token; then it is void.
-const TRIES_MAX: u32 = 16;
 
 /// A one-time secret.
 pub type Secret = [u8; 16];
@@ -107,9 +105,6 @@ pub enum TokenRefused {
     /// It worked already.
     #[error("the token was used already; print a new one with `migrated pair`")]
     Used,
-    /// Too many wrong proofs came while it was open.
-    #[error("the token is void after too many wrong attempts; print a new one with `migrated pair`")]
-    Void,
 }
 
 #[derive(Debug)]
@@ -117,7 +112,6 @@ struct Page {
     secret: Secret,
     expires_at: Duration,
     used: bool,
-    tries: u32,
 }
 
 /// The tokens of this host.
@@ -132,7 +126,7 @@ impl Book {
         if self.pages.len() >= TOKENS_MAX {
             self.pages.remove(0);
         }
-        self.pages.push(Page { secret, expires_at: now + LIFETIME, used: false, tries: 0 });
+        self.pages.push(Page { secret, expires_at: now + LIFETIME, used: false });
     }
 
     /// Uses the token whose secret proves `statement` by `proof`.
@@ -141,7 +135,6 @@ impl Book {
             hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &page.secret), statement, proof).is_ok()
         };
         let Some(at) = self.pages.iter().position(fits) else {
-            self.pages.iter_mut().for_each(|page| page.tries += 1);
             return Err(TokenRefused::Unknown);
         };
         let page = &mut self.pages[at];
@@ -150,9 +143,6 @@ impl Book {
         }
         if now >= page.expires_at {
             return Err(TokenRefused::Expired);
-        }
-        if page.tries >= TRIES_MAX {
-            return Err(TokenRefused::Void);
         }
         page.used = true;
         Ok(())
@@ -163,9 +153,7 @@ impl Book {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        Book, LIFETIME, NotAToken, TOKENS_MAX, TRIES_MAX, Token, TokenRefused, hash_key, prove, statement,
-    };
+    use super::{Book, LIFETIME, NotAToken, TOKENS_MAX, Token, TokenRefused, hash_key, prove, statement};
 
     fn token() -> Token {
         Token {
@@ -241,12 +229,13 @@ mod tests {
         assert_eq!(redeem(&mut book, 1, Duration::ZERO), Ok(()));
     }
 
+    /// Nobody guesses 128 bits; but anybody can send wrong proofs, and would take the token from whom it was printed for.
     #[test]
-    fn guessing_makes_a_token_void_and_old_pages_are_forgotten() {
+    fn wrong_proofs_of_strangers_change_nothing_and_old_pages_are_forgotten() {
         let mut book = Book::default();
         book.add([1; 16], Duration::ZERO);
-        (0..TRIES_MAX).for_each(|_| assert!(book.redeem(&[0; 32], &said(), Duration::ZERO).is_err()));
-        assert_eq!(redeem(&mut book, 1, Duration::ZERO), Err(TokenRefused::Void));
+        (0..1000).for_each(|_| assert!(book.redeem(&[0; 32], &said(), Duration::ZERO).is_err()));
+        assert_eq!(redeem(&mut book, 1, Duration::ZERO), Ok(()));
         (0..TOKENS_MAX as u8).for_each(|n| book.add([n + 100; 16], Duration::ZERO));
         assert_eq!(redeem(&mut book, 1, Duration::ZERO), Err(TokenRefused::Unknown));
     }

@@ -10,6 +10,7 @@
 //! terminals: none of them may be what it likes.
 
 use crate::guest::DEVICES_MAX;
+use crate::heard;
 use crate::image::size_fault;
 use crate::report::Report;
 use crate::status::Status;
@@ -31,6 +32,8 @@ const WORD_BYTES_MAX: usize = 64;
 /// Longest text for people in characters, and most of them.
 const TEXT_CHARS_MAX: usize = 2000;
 const TEXTS_MAX: usize = 64;
+/// Most bytes of a list of them: all lists of a message, each byte written as two, are shorter than a message may be.
+const TEXTS_BYTES_MAX: usize = 32 * 1024;
 
 /// What one host says to another.
 pub trait Bounded {
@@ -175,16 +178,22 @@ fn short(text: &str) -> String {
 
 /// Makes a text fit to be shown: not endless, and nothing in it that a terminal would obey.
 pub(super) fn text(text: &mut String) {
-    let is_fit = |letter: char| !letter.is_control() || letter == '\n';
-    if text.chars().count() > TEXT_CHARS_MAX || !text.chars().all(is_fit) {
-        let fit = |letter| if is_fit(letter) { letter } else { '\u{fffd}' };
-        *text = text.chars().take(TEXT_CHARS_MAX).map(fit).collect();
+    if let Some((end, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
+        text.truncate(end);
     }
+    heard::clean(text);
 }
 
 fn texts(list: &mut Vec<String>) {
     list.truncate(TEXTS_MAX);
     list.iter_mut().for_each(text);
+    let mut left_bytes = TEXTS_BYTES_MAX;
+    let fits = list.iter().take_while(|text| {
+        let fits = text.len() <= left_bytes;
+        left_bytes = left_bytes.saturating_sub(text.len());
+        fits
+    });
+    list.truncate(fits.count());
 }
 
 /// What the source shows of itself.

@@ -9,6 +9,7 @@
 mod deaths;
 mod faults;
 mod handover;
+mod hostile;
 mod identity;
 mod writes;
 

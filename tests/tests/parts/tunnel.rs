@@ -7,3 +7,4 @@ mod taken_back;
 mod refused;
 mod names;
 mod seen;
+mod strangers;

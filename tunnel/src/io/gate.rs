@@ -19,6 +19,7 @@ const DELETE_ELEMENT: u16 = 14;
 const PLAIN: u16 = 0x0001;
 const CREATE: u16 = 0x0400;
 const NESTED: u16 = 0x8000;
+const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
 const FAMILY_BRIDGE: u8 = 7;
 
@@ -27,6 +28,7 @@ pub fn requests(family: Family, table: &str, key: &[u8], open: bool) -> Vec<Requ
     let number = match family {
         Family::Bridge => FAMILY_BRIDGE,
         Family::Ip => FAMILY_IPV4,
+        Family::Inet => FAMILY_INET,
     };
     let (kind, flags) = if open { (NEW_ELEMENT, ACK | CREATE) } else { (DELETE_ELEMENT, ACK) };
     let mut payload = generic(number, 0);

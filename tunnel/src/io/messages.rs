@@ -17,9 +17,8 @@ use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
 
 use super::netlink::{ACK, CREATE, DUMP, REPLACE, Request, attributes};
 use crate::change::{Device, Route, Rule, Thing};
+use crate::filter::VXLAN_PORT;
 
-/// The port that RFC 7348 gives to VXLAN.
-pub const VXLAN_PORT: u16 = 4789;
 /// Who made a route or a rule: a number that no routing daemon uses.
 const MADE_BY_US: u8 = 77;
 /// Source of these: linux/if_link.h and if_addr.h.

@@ -25,7 +25,7 @@ use crate::transfer::{BadMove, Move, Side, check_id, device_of, is_transit_mac};
 
 mod host;
 
-use host::{bridge, look, others, records};
+use host::{bridge, look, others, records, see_whose};
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +42,22 @@ pub enum TunnelError {
     /// The kernel, or nft, refused a change.
     #[error("{0}")]
     Change(#[from] ApplyError),
+    /// The number is another path's, which stays as it is.
+    #[error(
+        "the tunnel number {id} is taken at this host; begin the migration anew, and it gets another one"
+    )]
+    Taken {
+        /// Which.
+        id: u32,
+    },
+    /// The guest's card has as many ends here as a card ever needs.
+    #[error(
+        "{address} has tunnels enough at this host already; those of attempts that have failed go when these end"
+    )]
+    Enough {
+        /// The card's.
+        address: Ipv4Addr,
+    },
     /// Nobody answered at the other end.
     #[error("the tunnel's other end: {0}")]
     Probe(#[from] ProbeError),
@@ -97,6 +113,7 @@ impl Tunnel {
             moved.check()?;
             let _settings = lock(&SETTINGS);
             let mut kernel = Kernel::open().map_err(system("open netlink"))?;
+            see_whose(&mut kernel, side, &moved)?;
             clear(&mut kernel, moved.id)?;
             let host = look(&mut kernel, side, &moved)?;
             let changes = plan::prepare(side, &moved, &host);
@@ -303,7 +320,7 @@ fn clear(kernel: &mut Kernel, id: u32) -> Result<(), TunnelError> {
     }
     // Without a record there can be a device that died young, and tables whose device somebody else removed.
     let table = device_of(id);
-    for family in [Family::Bridge, Family::Ip] {
+    for family in Family::ALL {
         nft::run(&filter::remove(family.word(), &table)).map_err(system("remove left-over packet rules"))?;
     }
     let Some(link) = kernel.link(&table).map_err(system("look for a left-over device"))? else {

@@ -80,7 +80,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
-    libc::SYS_tgkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
     // time and chance
@@ -167,6 +166,8 @@ fn by_argument() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
         (libc::SYS_mprotect, vec![when(2, SeccompCmpOp::MaskedEq(executable), 0)?]),
         (libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
         (libc::SYS_socket, vec![when(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)?]),
+        // abort(3) and raise(3).
+        (libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Eq, std::process::id().into())?]),
         (libc::SYS_ioctl, vec![when(1, SeccompCmpOp::Eq, libc::FIONBIO)?]),
         (
             libc::SYS_prctl,
@@ -180,4 +181,56 @@ fn by_argument() -> Result<Vec<(i64, Vec<SeccompRule>)>, BackendError> {
 
 fn when(argument: u8, is: SeccompCmpOp, value: u64) -> Result<SeccompRule, BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, is, value)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use seccompiler::sock_filter;
+
+    use super::filters;
+
+    /// What a filter answers to a call, as the kernel would reckon it: of the instructions, those that filters are made of.
+    fn answer(filter: &[sock_filter], call: i64, arguments: [u64; 2]) -> u32 {
+        let arch = if cfg!(target_arch = "x86_64") { 0xc000_003eu32 } else { 0xc000_00b7 };
+        let mut data = [(call as u32).to_ne_bytes(), arch.to_ne_bytes(), [0; 4], [0; 4]].concat();
+        data.extend(arguments.iter().flat_map(|argument| argument.to_ne_bytes()));
+        data.resize(64, 0);
+        let (mut at, mut word) = (0, 0u32);
+        loop {
+            let one = &filter[at];
+            let jump = |holds: bool| usize::from(if holds { one.jt } else { one.jf });
+            at += 1 + match one.code {
+                0x20 => {
+                    let from = one.k as usize;
+                    word = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                    0
+                }
+                0x54 => {
+                    word &= one.k;
+                    0
+                }
+                0x05 => one.k as usize,
+                0x15 => jump(word == one.k),
+                0x25 => jump(word > one.k),
+                0x35 => jump(word >= one.k),
+                0x06 => return one.k,
+                other => panic!("an instruction that no filter had so far: {other:#x}"),
+            };
+        }
+    }
+
+    #[test]
+    fn a_signal_goes_to_the_own_process_only() {
+        const ALLOW: u32 = 0x7fff_0000;
+        let [_, allowed] = filters(false).unwrap();
+        let own = u64::from(std::process::id());
+        assert_eq!(answer(&allowed, libc::SYS_tgkill, [own, own]), ALLOW);
+        assert_eq!(answer(&allowed, libc::SYS_read, [0, 0]), ALLOW);
+        for other in [1, own + 1, own - 1] {
+            assert_ne!(answer(&allowed, libc::SYS_tgkill, [other, other]), ALLOW, "{other}");
+        }
+        for call in [libc::SYS_kill, libc::SYS_tkill] {
+            assert_ne!(answer(&allowed, call, [own, own]), ALLOW, "{call}");
+        }
+    }
 }

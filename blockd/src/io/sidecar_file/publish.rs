@@ -4,25 +4,24 @@
 //! a hard link ─ not here ─► a rename that replaces nothing ─ not here ─► a look, and a rename
 //! ```
 //!
-//! The last is as good as long as all who make files of this name are ours: whoever makes one holds a lock on the file
-//! that he makes it of ([`make`]).
+//! The last is as good as long as all who make files of this name are ours: whoever does it holds a lock on the folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, RenameFlags, fcntl, renameat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, Flock, FlockArg, RenameFlags, fcntl, renameat2};
+use nix::unistd::linkat;
 
 use crate::io::file_store::sync_directory_of;
 
 /// How often a lock that is held is tried again.
 const RETRY_EVERY: Duration = Duration::from_millis(10);
-/// How long another one may take to make the same file.
-const MAKING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Locks the whole file for whoever holds this description of it. False: another one holds it, and still does after
 /// `timeout`.
@@ -45,49 +44,57 @@ pub fn lock(file: &File, timeout: Duration) -> io::Result<bool> {
     }
 }
 
-/// Makes the file `path` with what `fill` writes into it, durably and whole, or not at all.
+/// Makes the file `path` with what `fill` writes into it, durably and whole, or not at all. What it is made of has no name, or
+/// one that nobody knows beforehand: a name that is known may be another one's file.
 pub fn make(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let file = empty(&new)?;
-    let made = fill(&file).and_then(|()| file.sync_all()).and_then(|()| publish(&new, path));
-    // Gone already where it was renamed.
-    let _ = fs::remove_file(&new);
-    made?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(folder) {
+        Ok(file) => {
+            fill(&file)?;
+            file.sync_all()?;
+            match publish_nameless(&file, path) {
+                Err(error) if has_no_links(&error) || error.kind() == io::ErrorKind::NotFound => {
+                    make_by_name(path, |named| io::copy(&mut Whole(&file, 0), &mut &*named).map(drop))?;
+                }
+                other => other?,
+            }
+        }
+        // NFS, exFAT, and kernels before 3.11, which take it for a folder.
+        Err(error) if has_no_links(&error) || error.kind() == io::ErrorKind::IsADirectory => {
+            make_by_name(path, fill)?;
+        }
+        Err(error) => return Err(error),
+    }
     sync_directory_of(path)
 }
 
-/// An empty file that nobody else writes to.
-fn empty(new: &Path) -> io::Result<File> {
-    let started = Instant::now();
-    loop {
-        let options = || OpenOptions::new().read(true).write(true).mode(0o600).to_owned();
-        let (file, is_mine) = match options().create_new(true).open(new) {
-            Ok(file) => (file, true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options().open(new) {
-                Ok(file) => (file, false),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            },
-            Err(error) => return Err(error),
-        };
-        if !lock(&file, MAKING_TIMEOUT)? {
-            let text = format!("another process has been making {} for {MAKING_TIMEOUT:?}", new.display());
-            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-        }
-        // Nobody has it any more, but it may have got its name meanwhile, or have been cleared away.
-        let is_there = fs::metadata(new).is_ok_and(|found| is_same(&file, &found));
-        if is_mine && is_there {
-            return Ok(file);
-        }
-        if is_there {
-            fs::remove_file(new)?;
-        }
-        if started.elapsed() >= MAKING_TIMEOUT {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+/// A file from its beginning, wherever others are in it.
+struct Whole<'a>(&'a File, u64);
+
+impl io::Read for Whole<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read_at(bytes, self.1)?;
+        self.1 += count as u64;
+        Ok(count)
     }
+}
+
+fn publish_nameless(file: &File, path: &Path) -> io::Result<()> {
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(AT_FDCWD, source.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+fn make_by_name(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut random = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{:016x}.new", u64::from_ne_bytes(random)));
+    let new = path.with_file_name(name);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new)?;
+    let made = fill(&file).and_then(|()| file.sync_all()).and_then(|()| publish(&new, path));
+    // Gone already where it was renamed.
+    let _ = fs::remove_file(&new);
+    made
 }
 
 /// It is the file of this description.
@@ -121,6 +128,9 @@ fn rename(new: &Path, path: &Path) -> io::Result<()> {
         Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
         other => return Ok(other?),
     }
+    // Held until the file has its name, as far as this file system has locks of folders.
+    let folder = File::open(path.parent().unwrap_or(Path::new(".")));
+    let _alone = folder.ok().and_then(|folder| Flock::lock(folder, FlockArg::LockExclusive).ok());
     if fs::symlink_metadata(path).is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
@@ -158,20 +168,22 @@ mod tests {
         }
     }
 
+    /// A guest's disk, for example: others may have files in the same folder.
     #[test]
-    fn what_a_dead_maker_has_left_is_cleared_away_and_never_written_to() {
+    fn no_file_of_another_is_ever_written_to_whatever_its_name() {
         let scratch = Scratch::new();
-        let [path, left] = ["path", "path.new"].map(|name| scratch.path(name));
-        // It died between the two names of its file.
-        fs::write(&path, "of the dead").unwrap();
-        fs::hard_link(&path, &left).unwrap();
-        assert_eq!(make(&path, write("x")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "of the dead");
-        assert!(!left.exists());
-        fs::remove_file(&path).unwrap();
-        fs::write(&left, "half").unwrap();
-        make(&path, write("whole")).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        let [path, other] = ["path", "path.new"].map(|name| scratch.path(name));
+        for make in [make, make_by_name] as [fn(&Path, _) -> _; 2] {
+            fs::write(&other, "another's").unwrap();
+            make(&path, write("whole")).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+            assert!(!is_same(&File::open(&other).unwrap(), &fs::metadata(&path).unwrap()));
+            assert_eq!(make(&path, write("x")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+            assert_eq!(fs::read_to_string(&other).unwrap(), "another's");
+            assert_eq!(fs::read_dir(scratch.path("")).unwrap().count(), 2, "nothing is left");
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -92,11 +92,17 @@ pub(super) async fn pair_with(desk: &Desk, token: &str) -> Result<Value, Failure
     }
 }
 
-/// Forgets a peer.
+/// Forgets a peer, and ends every link with it at once.
 pub(super) fn unpair(site: &Site, host: &str) -> Result<Value, Failure> {
     let failed = |code, message: String, hint: &str| Failure::new(code, message, hint);
+    let known = site.link.peers.by_name(host);
     match site.link.peers.remove(host) {
-        Ok(true) => Ok(json!(host)),
+        Ok(true) => {
+            let why = format!("{} and this host are not paired any more", site.config.name);
+            let ended = known.map_or(0, |peer| site.link.register.end_all_of(&peer.key, &why));
+            tracing::info!(host, links = ended, "unpaired");
+            Ok(json!(host))
+        }
         Ok(false) => {
             let message = format!("no host {host:?} is paired with this one");
             Err(failed(FailureCode::NotFound, message, "see `migrated hosts`"))

@@ -1,17 +1,18 @@
 //! The listening side: one port for links, data connections and pairing, and optionally others for data only. Connections
 //! for links that this host dialled come here too, when the other host has lost them.
 //!
-//! Whoever connects costs little before the hello: at most [`HALF_OPEN_MAX`] connections are between TCP and the end of
-//! their hello, each for a few seconds. A link is handed out when both of its connections stand; until then nothing is
+//! Whoever connects costs little before the hello: few connections are between TCP and the end of their hello, each for a
+//! few seconds, and the oldest goes for the newest (`link::doorway`). A link is handed out when both of its connections stand; until then nothing is
 //! started for it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,13 +27,12 @@ use crate::io::pairing::Desk;
 use crate::io::tls::acceptor;
 use crate::io::tls::greeting::{Secured, answer, refuse};
 use crate::link::Lane;
+use crate::link::doorway::Doorway;
 use crate::link::error::LinkError;
 use crate::link::hello::{Hello, Message, Purpose, RefusalCode, Refused, Welcome, negotiate};
 use crate::link::session::Side;
 use crate::transport::Transport;
 
-/// Most connections that have not finished their hello.
-pub const HALF_OPEN_MAX: usize = 32;
 /// How long a link may lack its data connection at its beginning.
 const DATA_WITHIN: Duration = Duration::from_secs(20);
 
@@ -50,8 +50,29 @@ struct Door {
     config: LinkConfig,
     acceptor: TlsAcceptor,
     desk: Desk,
-    half_open: Arc<Semaphore>,
+    half_open: Mutex<HalfOpen>,
     hand_out: mpsc::Sender<Link>,
+}
+
+/// Connections that have not said who they are, and what ends them.
+#[derive(Default)]
+struct HalfOpen {
+    doorway: Doorway,
+    tasks: HashMap<u64, AbortHandle>,
+}
+
+/// One of them, until this is dropped.
+struct Standing {
+    door: Arc<Door>,
+    number: u64,
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        let mut half_open = self.door.half_open();
+        half_open.doorway.leave(self.number);
+        half_open.tasks.remove(&self.number);
+    }
 }
 
 impl LinkListener {
@@ -69,8 +90,7 @@ impl LinkListener {
         let data_addresses: Vec<SocketAddr> = data.iter().map(|(_, address)| *address).collect();
         let desk =
             Desk::new(config.name.clone(), &config.keys, config.peers.clone(), address, &data_addresses);
-        let half_open = Arc::new(Semaphore::new(HALF_OPEN_MAX));
-        let door = Door { config, acceptor, desk, half_open, hand_out };
+        let door = Door { config, acceptor, desk, half_open: Mutex::default(), hand_out };
         let door = Arc::new(door);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(door.clone(), control, false));
@@ -122,26 +142,49 @@ async fn serve(door: Arc<Door>, listener: TcpListener, data_only: bool) {
                 continue;
             }
         };
-        let Ok(permit) = door.half_open.clone().try_acquire_owned() else {
-            tracing::warn!(%address, "turned away: {HALF_OPEN_MAX} connections have not said who they are");
-            continue;
-        };
-        let door = door.clone();
-        connections.spawn(async move {
-            let within = door.config.hello_within;
-            match timeout(within, door.receive(tcp, address, data_only)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%address, "connection refused: {error}"),
-                Err(_) => tracing::warn!(%address, "dropped: no hello within {within:?}"),
-            }
-            drop(permit);
-        });
+        // Held until the task is noted: it may end at once.
+        let mut half_open = door.half_open();
+        let (number, gone) = half_open.doorway.enter(address.ip(), door.is_known(address.ip()));
+        let standing = Standing { door: door.clone(), number };
+        let task = connections.spawn(take_in(standing, tcp, address, data_only));
+        half_open.tasks.insert(number, task);
+        let gone = gone.and_then(|gone| half_open.tasks.remove(&gone));
+        drop(half_open);
+        if let Some(oldest) = gone {
+            tracing::warn!(%address, "too many have not said who they are: the oldest is dropped for this one");
+            oldest.abort();
+        }
+    }
+}
+
+async fn take_in(standing: Standing, tcp: TcpStream, address: SocketAddr, data_only: bool) {
+    let door = standing.door.clone();
+    let within = door.config.hello_within;
+    match timeout(within, door.receive(standing, tcp, address, data_only)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%address, "connection refused: {error}"),
+        Err(_) => tracing::warn!(%address, "dropped: no hello within {within:?}"),
     }
 }
 
 impl Door {
+    fn half_open(&self) -> MutexGuard<'_, HalfOpen> {
+        self.half_open.lock().expect("nobody panics with the doorway in hand")
+    }
+
+    /// Whether a paired host is expected to come from there.
+    fn is_known(&self, ip: IpAddr) -> bool {
+        let is_of = |peer: &Peer| {
+            let addresses = self.config.addresses.get(&peer.name).into_iter().flatten();
+            let mut all = addresses.chain(&peer.data_addresses).chain([&peer.address]);
+            all.any(|address| address.ip().to_canonical() == ip.to_canonical())
+        };
+        self.config.peers.all().iter().any(is_of)
+    }
+
     async fn receive(
         self: &Arc<Self>,
+        standing: Standing,
         tcp: TcpStream,
         address: SocketAddr,
         data_only: bool,
@@ -156,7 +199,11 @@ impl Door {
             }),
         };
         match result {
-            Ok((hello, Some(peer))) => self.take(secured, &hello, peer).await,
+            Ok((hello, Some(peer))) => {
+                // Counted by its key from here on.
+                drop(standing);
+                self.take(secured, &hello, peer).await
+            }
             Ok((hello, None)) => self.desk.serve(secured, self.welcome(&hello)).await,
             Err(refused) => {
                 refuse(&mut secured.stream, refused.clone()).await;
@@ -259,11 +306,22 @@ impl Door {
         Ok(())
     }
 
-    /// Puts a connection to those of its set; all of them, when the last is here.
+    /// Puts a connection to those of its set; all of them, when the last is here. The others have to come soon.
     async fn gather(&self, key: &Key, mut secured: Secured) -> Result<Option<Vec<Secured>>, LinkError> {
         let address = secured.address;
         match secured.hear().await? {
-            Message::Stripe(stripe) => Ok(self.config.register.gather(key, stripe, secured)),
+            Message::Stripe(stripe) => {
+                let (register, key, set) = (self.config.register.clone(), *key, stripe.set);
+                let whole = register.gather(&key, stripe, secured);
+                if whole.is_none() {
+                    let within = self.config.hello_within;
+                    tokio::spawn(async move {
+                        tokio::time::sleep(within).await;
+                        register.give_up(&key, set);
+                    });
+                }
+                Ok(whole)
+            }
             other => Err(LinkError::Garbage(format!("{address} says {other:?} instead of its place"))),
         }
     }

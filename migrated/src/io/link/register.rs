@@ -14,7 +14,9 @@ use crate::io::tls::greeting::Secured;
 use crate::link::hello::{LinkId, RefusalCode, Refused, Stripe};
 
 /// Most links at a time that others have made.
-pub const LINKS_MAX: usize = 64;
+pub const LINKS_MAX: usize = 256;
+/// Most of them that one host has made, by its key: no host fills the room of others.
+pub const LINKS_OF_PEER_MAX: usize = 16;
 
 /// Whose link, and which.
 pub(super) type Key = (Spki, LinkId);
@@ -81,6 +83,10 @@ impl Register {
         if links.contains_key(&key) {
             return Err(busy("a link of this number has begun already"));
         }
+        let of_peer = |(other, known): &(&Key, &Known)| other.0 == key.0 && !known.is_own;
+        if links.iter().filter(of_peer).count() >= LINKS_OF_PEER_MAX {
+            return Err(busy("too many links of this host; end some, or try again later"));
+        }
         if links.values().filter(|known| !known.is_own).count() >= LINKS_MAX {
             return Err(busy("too many links; try again later"));
         }
@@ -113,6 +119,29 @@ impl Register {
     /// Puts a connection to those of its set; all of them, when the last is here.
     pub(super) fn gather(&self, key: &Key, stripe: Stripe, secured: Secured) -> Option<Vec<Secured>> {
         self.locked().get_mut(key).and_then(|known| known.gathered.add(stripe, secured))
+    }
+
+    /// Lets the connections of a set go, if the others have not come.
+    pub(super) fn give_up(&self, key: &Key, set: u64) {
+        let mut links = self.locked();
+        if let Some(known) = links.get_mut(key).filter(|known| known.gathered.set == set) {
+            known.gathered.connections.clear();
+        }
+    }
+
+    /// Ends all links with a host, whoever has made them; how many there were.
+    pub fn end_all_of(&self, key: &Spki, why: &str) -> usize {
+        let mut ended = Vec::new();
+        self.locked().retain(|(other, _), known| {
+            let is_of_host = other == key;
+            if is_of_host {
+                ended.push((known.shared.upgrade(), known.begun.take()));
+            }
+            !is_of_host
+        });
+        // Outside of the lock: who is woken may ask for it.
+        let lived = ended.iter().filter_map(|(shared, _)| shared.as_ref());
+        lived.filter(|shared| shared.over.borrow().is_none()).map(|shared| shared.end(why)).count()
     }
 
     /// The link, if it was not handed out yet.
@@ -172,6 +201,26 @@ mod tests {
         let (register, link) = (Register::default(), shared());
         register.put_own(KEY, &link, false);
         assert_eq!(code(register.find(&KEY, "near", "far")), Some(RefusalCode::Other));
+    }
+
+    #[test]
+    fn one_host_fills_its_own_room_only() {
+        let register = Register::default();
+        let mut links = Vec::new();
+        let mut begin = |key| {
+            register.begin(key, "near", || {
+                links.push(shared());
+                links.last().cloned().expect("it was put there")
+            })
+        };
+        for number in 0..LINKS_OF_PEER_MAX as u8 {
+            assert_eq!(code(begin(([1; 44], [number; 16]))), None);
+        }
+        assert_eq!(code(begin(([1; 44], [200; 16]))), Some(RefusalCode::Busy));
+        assert_eq!(code(begin(([2; 44], [200; 16]))), None);
+        assert_eq!(register.end_all_of(&[1; 44], "it is unpaired"), LINKS_OF_PEER_MAX);
+        assert!(links[..LINKS_OF_PEER_MAX].iter().all(|link| link.over.borrow().is_some()));
+        assert_eq!(code(register.find(&([2; 44], [200; 16]), "near", "other")), None);
     }
 
     #[test]

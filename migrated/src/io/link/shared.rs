@@ -79,6 +79,8 @@ pub(super) struct State {
     pub found: Vec<Found>,
     /// No lane goes back to a better way: a paused guest waits for what is on it.
     pub stays: bool,
+    /// How long it is kept without a connection; zero: it ends with its connection.
+    pub patience: Duration,
 }
 
 impl State {
@@ -130,7 +132,6 @@ pub(super) struct Shared {
     /// Something was acknowledged or ended; for who waits for everything to arrive.
     pub over: watch::Sender<Option<LinkError>>,
     pub peer: String,
-    pub resume_for: Duration,
 }
 
 impl Shared {
@@ -139,7 +140,7 @@ impl Shared {
         peer: String,
         addresses: Addresses,
         limit_bytes_per_s: Option<u64>,
-        resume_for: Duration,
+        patience: Duration,
     ) -> Arc<Self> {
         let mut session = Session::new(side);
         session.set_limit(limit_bytes_per_s, Duration::ZERO);
@@ -156,6 +157,7 @@ impl Shared {
             addresses,
             found: Vec::new(),
             stays: false,
+            patience,
         };
         Arc::new(Self {
             start: Instant::now(),
@@ -164,7 +166,6 @@ impl Shared {
             lost: [Notify::new(), Notify::new()],
             over: watch::Sender::new(None),
             peer,
-            resume_for,
         })
     }
 
@@ -237,7 +238,7 @@ impl Shared {
         berth.task = None;
         berth.down_since = Some(now);
         state.session.detach(lane);
-        if self.resume_for.is_zero() {
+        if state.patience.is_zero() {
             state.session.end(&format!("the {lane} connection to {} is gone: {why}", self.peer));
         }
         self.lost[lane as usize].notify_one();
@@ -348,7 +349,7 @@ impl Shared {
             state.session.handle_timeout(now);
             let down = state.berths.iter().filter_map(|berth| berth.down_since).min();
             let down = down.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-            if down > self.resume_for && state.session.over().is_none() {
+            if down > state.patience && state.session.over().is_none() {
                 let text = format!("no connection to {} for {} s", self.peer, down.as_secs());
                 state.session.end(&text);
             }

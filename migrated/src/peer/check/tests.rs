@@ -6,7 +6,9 @@ use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::{Bounded, TEXT_CHARS_MAX, TEXTS_MAX};
 use crate::guest::Guest;
-use crate::peer::{Answer, Call, DiskSize, GivenAddresses, Message, PathPrepare, Request, Reserve};
+use crate::peer::{
+    Answer, Call, DiskSize, GivenAddresses, Message, PathPrepare, Request, Reserve, decode, say,
+};
 use crate::status::Status;
 
 fn reserve() -> Reserve {
@@ -116,7 +118,21 @@ fn texts_are_cut_and_have_nothing_that_a_terminal_obeys() {
     else {
         panic!("it is another one")
     };
-    assert!(reason.starts_with("\u{fffd}a\nb") && reason.chars().count() == TEXT_CHARS_MAX, "{reason}");
+    assert!(reason.starts_with("\u{fffd}a\u{fffd}b") && reason.chars().count() == TEXT_CHARS_MAX, "{reason}");
+}
+
+#[test]
+fn an_answer_that_quotes_what_a_host_said_is_no_longer_than_a_message_may_be() {
+    let quoted = format!("{:?}", "\u{ad}".repeat(120_000));
+    let reasons = [quoted, "\u{10ffff}\"".repeat(5000), "\\".repeat(200_000)];
+    let reasons = reasons.iter().cycle().take(500).cloned().collect();
+    let mut answer = Message::Answer { id: 1, answer: Answer::Refused { reasons } };
+    let body = say(&mut answer).unwrap();
+    assert!(matches!(decode::<Message>(&body[4..]), Ok(Message::Answer { .. })));
+    let mut status = Status::new("1", "web", "site-a", "site-b");
+    status.warnings = vec!["\u{10ffff}".repeat(2000); 64];
+    status.reasons = status.warnings.clone();
+    say(&mut Call { id: 1, request: Request::Mirror(Box::new(status)) }).unwrap();
 }
 
 proptest! {
@@ -127,7 +143,7 @@ proptest! {
         let mut message = Message::Answer { id: 1, answer: Answer::Refused { reasons } };
         message.bound().unwrap();
         let Message::Answer { answer: Answer::Refused { reasons }, .. } = message else { panic!("it is another one") };
-        assert!(reasons.iter().all(|text| text.chars().all(|letter| letter == '\n' || !letter.is_control())));
+        assert!(reasons.iter().all(|text| !text.chars().any(char::is_control)));
     }
 
     /// What is taken as a migration's number stays one file's name below a folder.

@@ -7,9 +7,9 @@ use migrated::io::link::{Link, LinkListener};
 use migrated::link::Label;
 use migrated::link::error::LinkError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::ends::{Host, nothing_started, refused, soon};
+use super::ends::{Host, acquainted, nothing_started, refused, soon, wired};
 use super::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,4 +173,69 @@ async fn the_data_address_takes_data_connections_only_and_all_of_them() {
     wire.stall(false);
     soon(bulk_far.read_exact(&mut heard[..4])).await.unwrap();
     assert_eq!(&heard[..4], b"bulk");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_of_strangers_keep_no_paired_host_out_nor_do_those_of_its_own_address() {
+    let [near, mut far] = [Host::new("near"), Host::new("far")];
+    far.knows(&near);
+    // Nobody is dropped because of the time.
+    far.config.hello_within = Duration::from_secs(3600);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    for from in ["127.0.0.9:0", "127.0.0.1:0"] {
+        let mut silent = Vec::new();
+        for _ in 0..80 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(from.parse().unwrap()).unwrap();
+            silent.push(socket.connect(listener.address()).await.unwrap());
+        }
+        let link = soon(Link::dial(&near.config, &far.seen_at(&listener))).await;
+        assert!(link.is_ok(), "{from}: {:?}", link.err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_makes_links_without_end_keeps_no_other_host_out() {
+    let [evil, good, far] = [Host::new("evil"), Host::new("good"), Host::new("far")];
+    far.knows(&evil);
+    far.knows(&good);
+    let listener = LinkListener::bind(far.config.clone()).await.unwrap();
+    let peer = far.seen_at(&listener);
+    let (mut links, mut refusals) = (Vec::new(), 0);
+    for _ in 0..70 {
+        match soon(Link::dial(&evil.config, &peer)).await {
+            Ok(link) => links.push(link),
+            Err(error) => {
+                assert!(error.to_string().contains("too many links of this host"), "{error}");
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals > 0 && !links.is_empty());
+    assert!(soon(Link::dial(&good.config, &peer)).await.is_ok());
+    // Unpaired, it is out at once, with all of its links.
+    assert_eq!(far.config.register.end_all_of(evil.config.keys.spki(), "unpaired"), links.len());
+    for link in links {
+        soon(link.closed()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_of_which_nobody_has_promised_anything_dies_soon_without_connections() {
+    let wired = wired(acquainted()).await;
+    wired.far.set_patience(Duration::from_millis(50));
+    wired.wire.stall(true);
+    wired.wire.cut();
+    let error = soon(wired.far.closed()).await;
+    assert!(error.to_string().contains("no connection to near"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_says_of_a_refusal_forges_no_line_and_moves_no_cursor() {
+    let [mut stranger, listening] = [Host::new("stranger"), Host::new("far")];
+    stranger.config.name = "x\n2026-12-01 INFO paired\u{1b}[2J".to_owned();
+    let listener = LinkListener::bind(listening.config.clone()).await.unwrap();
+    let error = refused(&stranger, &listener, &listening.seen_at(&listener)).await.to_string();
+    assert!(error.contains("does not know x\u{fffd}2026"), "{error}");
+    assert!(!error.contains(char::is_control), "{error}");
 }

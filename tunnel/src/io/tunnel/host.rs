@@ -8,12 +8,15 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{TunnelError, system};
 use crate::change::Setting;
+use crate::filter::VXLAN_PORT;
 use crate::io::apply::Kernel;
-use crate::io::messages::VXLAN_PORT;
 use crate::io::sysctl;
 use crate::plan::{self, Host};
 use crate::record::Record;
 use crate::transfer::{Move, Side};
+
+/// Most ends that one card has at one side of one host: of the move before, of this one, and of its trial.
+const ENDS_OF_CARD_MAX: usize = 3;
 
 /// What of this host the plan needs to know.
 pub fn look(kernel: &mut Kernel, side: Side, moved: &Move) -> Result<Host, TunnelError> {
@@ -60,6 +63,20 @@ pub fn others(kernel: &mut Kernel, moved: &Move) -> Result<Vec<Record>, TunnelEr
     let mut records = records(kernel)?;
     records.retain(|record| record.moved.id != moved.id && record.moved.bridge == moved.bridge);
     Ok(records)
+}
+
+/// Refuses an end whose number is another path's, which stays as it is: the other host has chosen the number. What an earlier
+/// attempt of the same move has left may be cleared away. Refuses also more ends than a card ever needs.
+pub fn see_whose(kernel: &mut Kernel, side: Side, moved: &Move) -> Result<(), TunnelError> {
+    let here = records(kernel)?;
+    if here.iter().any(|record| record.moved.id == moved.id && !record.is_end_of(side, moved)) {
+        return Err(TunnelError::Taken { id: moved.id });
+    }
+    let of_card = |record: &&Record| record.moved.id != moved.id && record.is_of_card(side, moved);
+    if here.iter().filter(of_card).count() >= ENDS_OF_CARD_MAX {
+        return Err(TunnelError::Enough { address: moved.guest_address });
+    }
+    Ok(())
 }
 
 /// What every tunnel here remembers.
